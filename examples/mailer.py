@@ -37,7 +37,7 @@ async def welcome(mailer: Mailer, user: str) -> str:
 
 
 def newsletter() -> Iterator[tuple[Envelope, str]]:
-    """Yield a message for each reader; the mailer takes the next one when it has room."""
+    """Yield a message for each reader; the mailer takes the next one when fewer than its limit wait."""
     for reader in READERS:
         message = f"From: news@example.test\nTo: {reader}\nSubject: News\n\nGood morning!\n"
         yield Envelope("bounces@example.test", reader), message

@@ -280,7 +280,7 @@ def _once_for_each_outage(observer: Observer, event: Event) -> None:
 def _submission_server(
     server: Any, host: str, port: int, user: Any, password: Any, starttls: bool, smtps: bool
 ) -> SubmissionServer:
-    """Return the server of the arguments, in which a renderable stands for any text."""
+    """Return the server of the arguments, where any text may be a renderable."""
     user, password = (
         _UNKNOWN if IRenderable.providedBy(each) else bytes2unicode(each)
         for each in (user, password)

@@ -1,7 +1,7 @@
 """Users of this machine: who is at the other end of a Unix socket, and which uids are known.
 
 In a user namespace that does not map every uid, the kernel shows all others as one *overflow uid*,
-usually 65534. That uid then says nothing about a user: it is reported as unknown (None).
+usually 65534. That uid then identifies no user: it is reported as unknown (None).
 
 unix(7) (SO_PEERCRED), user_namespaces(7).
 """
@@ -63,7 +63,7 @@ def _other_groups(connection: socket.socket) -> tuple[int, ...]:
 
 
 def known_uid(uid: int) -> int | None:
-    """Return *uid*; None if it stands for all uids that this user namespace does not map."""
+    """Return *uid*; None if it is the uid of all users that this user namespace does not map."""
     return uid if _is_known("uid", uid) else None
 
 

@@ -1037,7 +1037,7 @@ class RefreshTokenFile(RefreshTokenStore):
 
 
 class RefreshTokenCommands(RefreshTokenStore):
-    """A refresh token behind two commands, such as those of a password manager.
+    """A refresh token that one command prints and another stores, such as those of a password manager.
 
     :param reactor: runs the commands in its thread pool.
     :param load: a program and its arguments; it prints the token.

@@ -1,6 +1,6 @@
 """Logins of a person that end with a refresh token: by a code that is entered elsewhere, or in a browser.
 
-``DeviceTokens`` shows a code and an address, and asks the server until the person has entered the code
+``DeviceTokens`` shows a code and an address, and polls the server until the person has entered the code
 there, on any machine (RFC 8628).  ``BrowserTokens`` shows an address to open in a browser of this machine,
 which returns to a port of the loopback interface (RFC 6749 section 4.1, RFC 7636, RFC 8252).  Both are
 sources of tokens for programs with a person before them; other programs use ``RefreshTokens`` with what

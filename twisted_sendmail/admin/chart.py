@@ -1,6 +1,6 @@
 """A line chart over time as values for ``templates/chart.xml``: SVG without script, and a table.
 
-The drawing is stretched to the width of the page; labels stand beside it as HTML text.
+The drawing is stretched to the width of the page; labels are HTML text beside it.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class _MailqProtocol(Protocol):
         return self.transport
 
     def connectionMade(self) -> None:
-        """Find out who asks."""
+        """Find the user at the other end."""
         self._peer = peer_of(self._transport.getHandle())
         self._transport.registerProducer(self, True)
         self._timer = self._factory.reactor.callLater(REQUEST_TIMEOUT, self.drop)

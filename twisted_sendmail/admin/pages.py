@@ -640,7 +640,7 @@ def to_html(page: Flattenable) -> bytes:
 class TemplatePart(Element):
     """A template, or an element of one, with its values.
 
-    ``<t:slot name="x"/>`` stands for the value *x*. The value *x* decides about an element with
+    ``<t:slot name="x"/>`` is replaced by the value *x*. The value *x* decides about an element with
     ``t:render="x"``: a false value removes the element, a mapping is added to the values
     inside the element, a list of mappings repeats the element, anything else keeps it.
 

@@ -2,8 +2,8 @@
 
 A session is a random name in a cookie; only its digest is kept, in memory, bounded in number and
 time. Each session has a second secret that every form carries, so that forms of other sites are
-refused. Wrong tokens are limited for all clients together: there is one operator, and behind a
-proxy all clients have the same address.
+refused. Wrong tokens are limited for all clients together: there is one operator, and all
+clients of a proxy have the same address.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def execute(args: Namespace) -> int:
     try:
         account = account_of(args)
         name = None if account is not None else _name(args)
-        # Whose user it is depends on what DNS has about the name.
+        # DNS decides which server the user belongs to.
         given = args if name is None else _without_login(args, name.host)
         server = server_of(given, account, _watch(args), remedy="give its URL")
     except (SendmailError, CommandError) as e:

@@ -593,7 +593,7 @@ def new_password(args: Namespace, user: str) -> str:
 
 
 def _place(args: Namespace, of_account: tuple[str, Any] | None) -> tuple[str, Any] | None:
-    """Where the secret is: the key of an account and its value; None: it is not given."""
+    """Return the key of an account that gives the place of the secret, and its value; None: it is not given."""
     if args.password_file is not None:
         return "password-file", args.password_file
     if args.password_command is not None:

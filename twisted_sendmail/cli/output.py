@@ -139,7 +139,7 @@ def error_lines(report: DeliveryReport | None, error: SendmailError | None) -> l
 
 
 def _nothing_delivered(report: DeliveryReport | None, error: SendmailError) -> str:
-    """The end of a line whose error does not say by itself that no recipient has the message."""
+    """The end of a line whose error does not state that no recipient has the message."""
     if error.in_doubt or not isinstance(error, (DeliveryCancelled, SendTimeout, ConnectionFailed)):
         return ""
     if report is not None and len(report.untouched) != len(report.outcomes):

@@ -1,6 +1,6 @@
 """``twisted-sendmail queue``: list and show the messages of a queue, and change their state.
 
-The command works on the queue itself, whether the relay runs or not, and wakes a relay that runs.
+The command works on the queue itself, whether the relay runs or not, and notifies a relay that runs.
 Each action is one transaction: it is done to every selected message, or to none.
 """
 

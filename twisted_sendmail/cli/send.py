@@ -406,7 +406,7 @@ def _read(
         if regular and not _has_doubled_cr(file):
             return file, status.st_size - file.tell()
         if regular:
-            # What was read ahead is read again.
+            # The octets that were read ahead are read again.
             _ = os.lseek(descriptor, file.tell(), os.SEEK_SET)
         while piece := os.read(descriptor, _CHUNK):
             octets += repair.feed(piece)

@@ -1,4 +1,4 @@
-"""Everything that ``check`` finds out: the servers that DNS names, a session with each, TLSA records.
+"""The facts that ``check`` prints: the servers that DNS names, a session with each, TLSA records.
 
 RFC 6186 and RFC 8314 (servers of a mail domain), RFC 7672 (DANE).
 """
@@ -118,7 +118,7 @@ async def _dane(reactor: Any, server: SubmissionServer, seen: ProbeResult) -> DA
 
 
 def system_resolver() -> DNSResolver | None:
-    """Return a resolver that asks the name servers of the system; None without the extra ``dns``."""
+    """Return a resolver that queries the name servers of the system; None without the extra ``dns``."""
     try:
         return DNSResolver()
     except ImportError:

@@ -98,7 +98,7 @@ def _quoted(text: str) -> str:
 
 _WIDTH = 800
 _MARGIN, _LINE_X, _TEXT_X = 24, 40, 64
-#: Where the bars begin, and the longest one.
+#: The column where the bars begin, and the longest bar.
 _BAR_X, _BAR_LENGTH = 560, 130
 _HEAD, _ROW, _FINDING_ROW = 96, 76, 20
 #: Characters that fit beside the bars, or in the whole width, by the class of the text, in a wide font.

@@ -1,6 +1,6 @@
 """The client's own certificate and key, from PEM files or a PKCS#12 file.
 
-OpenSSL's own functions would ask for the password of an encrypted key on the terminal.
+OpenSSL's own functions would prompt for the password of an encrypted key on the terminal.
 
 RFC 7292 (PKCS#12), RFC 7468 (PEM).
 """

@@ -1,7 +1,7 @@
 """From an endpoint to a session ready for mail: connection, greeting, EHLO, STARTTLS, EHLO, AUTH.
 
-A refusal becomes an error here.  A session that lacks what the server's configuration asks for fails
-before AUTH and MAIL.
+A refusal becomes an error here.  A session without TLS, AUTH or an extension that the server's
+configuration requires fails before AUTH and MAIL.
 
 RFC 5321 section 3.1 and 4.1.1.1, RFC 3207, RFC 8314, RFC 4954.
 """

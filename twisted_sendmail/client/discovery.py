@@ -1,7 +1,7 @@
 """The submission servers of a mail domain, by its SRV records: the URL ``submission:example.org``.
 
 ``_submissions._tcp`` (implicit TLS) comes before ``_submission._tcp`` (STARTTLS); the target ``.``
-says that there is none.  An attacker who forges the answer could name another server, so its
+means that there is none.  An attacker who forges the answer could name another server, so its
 certificate counts only in one of these ways:
 
 - it is valid for the mail domain, by DNS-ID or SRV-ID (RFC 6186 section 6);

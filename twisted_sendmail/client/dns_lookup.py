@@ -1,8 +1,8 @@
 """DNS queries, and which answers count as validated by DNSSEC.
 
-An answer counts as validated only if a name server says so (AD, RFC 4035 section 3.2.3) that was
-named for it, and that is reached over the loopback interface or by TLS with a verified name: on any
-other way the answer could be changed.  The queries are dnspython's, in the reactor's thread pool.
+An answer counts as validated only if it has the AD bit (RFC 4035 section 3.2.3), and is that of a
+name server that was configured for this, and that is reached over the loopback interface or by TLS
+with a verified name: otherwise the answer could be changed on its way.  The queries are dnspython's, in the reactor's thread pool.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def look_up(reactor: Any, resolver: Resolver, name: str, kind: str) -> DNS
 
 
 class DNSResolver:
-    """Asks name servers; answers are kept as long as their time to live.
+    """Queries name servers; answers are kept as long as their time to live.
 
     :param servers: IP addresses, ``address:port`` (IPv6 in brackets), or
         ``tls://address#name`` for DNS over TLS (RFC 7858) with a certificate for *name*; empty for

@@ -8,7 +8,7 @@ holds the state and decides what may be written.  It owns the timers and nothing
 
 **In.**  ``dataReceived`` passes the bytes of one read through TLS, if there is TLS, into the
 session.  When the whole read has been taken in, and only then, the owners of the groups that are
-complete are called.  So a callback sees the final state, and may give the next command.
+complete are called.  So a callback is called in the final state, and may give the next command.
 
 **Out.**  :meth:`SubmissionProtocol.send` queues a group of commands in the session, and
 :meth:`~SubmissionProtocol.flush` writes all that may be written, in one piece: everything that is
@@ -180,7 +180,7 @@ class SubmissionProtocol(Protocol):
         self._dispatching = 0
         self._after_results: list[Callable[[], object]] = []
         self._lost: list[Deferred[None]] = []
-        # We have closed the connection, or told the transport to drop it.
+        # We have closed the connection, or begun to drop it.
         self._closing = self._dropped = False
         #: The connection is gone.
         self.gone = False

@@ -263,7 +263,7 @@ class SubmissionServer:
         """Read a URL.
 
         :param url: see the module; reserved characters in the user name are percent-encoded. Its scheme
-            says when TLS begins.
+            decides when TLS begins.
         :param password: the user's, when it is not in the URL.
         :param credentials: instead of the user and password of the URL; None: without a login.
         :raises InvalidInput: an argument cannot be used; the text never holds a password.

@@ -387,7 +387,7 @@ class ServerVerifier:
         """Verify the server of *connection*, which the application made, after its handshake.
 
         The connection's own context has to verify the chain of certificates.  The name is the one
-        that the connection asks for (SNI, RFC 6066 section 3), else that of this object.
+        that the connection requests (SNI, RFC 6066 section 3), else that of this object.
 
         :param unverified_allowed: use the connection all the same if its context verifies nothing.
         """

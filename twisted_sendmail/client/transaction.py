@@ -379,7 +379,7 @@ class Transaction:
         return len(self._refused) < len(self._envelope.recipients)
 
     def _note_unsupported(self, refused: Reply, place: int) -> None:
-        """Leave parameters that the server does not know out of what is sent from now on."""
+        """Leave parameters that the server does not implement out of later commands."""
         command = self._commands[self._begins_with_rset + place]
         names = refused_parameters(refused, [name for name, _ in command.parameters])
         if names:

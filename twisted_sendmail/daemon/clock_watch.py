@@ -7,7 +7,7 @@ clock, and when the difference changes, moves every timer by as much with the pu
 A thread makes the reactor compare about once a second, which notices a clock that was set back. A timer
 that is always due next notices a clock that was set forward, because that timer fires before all timers
 that have become due by mistake. An adjustment in small steps, as by NTP, is no jump. The monotonic
-clock stands still in a suspended machine: its sleep is a jump forward, and timeouts count time awake.
+clock stops in a suspended machine: the time of suspension is a jump forward, and timeouts do not count it.
 
 Times that are stored (due times in the queue, samples of the admin page) are not timers; their owners
 compare them with the wall clock.

@@ -1,6 +1,6 @@
 """Every key of the configuration: its type, default, flag and meaning.
 
-One class for each table of the TOML file, one attribute for each key; the class docstring says what
+One class for each table of the TOML file, one attribute for each key; the class docstring describes what
 the keys mean. All else is derived: :func:`read_table` reads and checks a file, ``twistd sendmail`` has
 the flags and their help, and the reference page shows the keys with meaning and default.
 
@@ -370,7 +370,7 @@ class DKIMTable:
     :param domain: sign mail whose ``From`` has addresses of this domain, and of no other. A domain below
         it has a table of its own
     :param users: users of this machine who may send it, by names or numbers: the mail of all others is
-        not signed. ``"*"`` stands for all of them, and for programs of this machine whose user is not
+        not signed. ``"*"`` means all of them, and for programs of this machine whose user is not
         known, such as those on the loopback interface
     :param accounts: users of the ``accounts`` of listeners who may; ``"*"`` for all
     :param allow_unsigned: send mail unsigned, with a line in the log, while a key cannot be read. Without
@@ -567,7 +567,7 @@ def _without_numbers(where: str) -> str:
     return re.sub("#[0-9]+", "", where)
 
 
-#: Names that users try for a secret itself, which must not stand in a file that others may read.
+#: Names that users try for a secret itself, which a file that others may read must not contain.
 _SECRET_NAMES = {"password", "token", "secret", "passwd", "pass"}
 
 

@@ -53,7 +53,7 @@ class MailqSocket:
         """
         operators = configuration.operators
         self._factory.operators = os.getegid() if operators is None else operators
-        # Where the relay could answer nobody, root and the relay's user read the queue themselves.
+        # Without peer credentials the relay answers no user; root and the relay's user read the queue directly.
         if self._port is None and PEERS_ARE_KNOWN:
             endpoint = unix_endpoint(configuration.drop.mailq_socket, MODE).with_backlog(BACKLOG)
             self._port = await listen(

@@ -1,7 +1,7 @@
 """Host name resolution that does not delay the end of the process.
 
 ``getaddrinfo`` blocks its thread, for half a minute if no name server answers, and a reactor that stops
-waits for the threads of its own pool. This resolver uses daemon threads, which nothing waits for.
+waits for the threads of its own pool. This resolver uses daemon threads, for which the end of the process does not wait.
 """
 
 from __future__ import annotations

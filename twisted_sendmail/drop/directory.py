@@ -2,8 +2,8 @@
 
 Any user may create anything in the directory, without the ``sendmail`` command.  A scan lists all
 names and looks at each file's status only.  It returns the complete files in turns: one file of each
-user, then the second of each, so that no user delays another by more than one file.  What cannot be
-taken is reported once, does not count again, and is removed a day after its last change.
+user, then the second of each, so that no user delays another by more than one file.  A file that
+cannot be taken is reported once, does not count again, and is removed a day after its last change.
 
 Synchronous, for a thread; one scan at a time.
 """

@@ -125,7 +125,7 @@ class DropFile:
         self._write(_END.format(self.size, self._checksum).encode())
         os.fchmod(descriptor, COMPLETE_MODE)
         os.fsync(descriptor)
-        # After a long silence the relay may have taken this writer for dead.
+        # After a long pause the relay may have removed the file of this writer.
         silent = time.time() - changed > REMOVAL_AGE / 2
         if silent and not os.fstat(descriptor).st_nlink:
             raise FileNotFoundError(2, "the unfinished file was removed because of its age")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 #: The spool directory of the packaged relay.
 DEFAULT_SPOOL = "/var/spool/twisted_sendmail"
-#: In a spool directory: the settings, the directory for messages, the FIFO that wakes the relay, and
+#: In a spool directory: the settings, the directory for messages, the FIFO that notifies the relay, and
 #: the socket on which the relay answers ``mailq``.
 SETTINGS, DROP, WAKEUP_FIFO, MAILQ_SOCKET = "sendmail.json", "drop", "sendmail.fifo", "mailq"
 

@@ -1,7 +1,7 @@
-"""The addresses in address fields, each as it literally stands there; the sender and recipients of a header.
+"""The addresses in address fields, each as written; the sender and recipients of a header.
 
 Display names, comments and groups are skipped; nothing is decoded, joined or repaired, so every
-address that is returned is one that a reader of the field sees. An ambiguous field is refused. A
+address that is returned is in the field as it is shown to people. An ambiguous field is refused. A
 value is read once from left to right, whatever the nesting.
 
 RFC 5322 section 3.4 (address specification) and 3.6.6 (resent), RFC 6854 (groups in From).
@@ -41,7 +41,7 @@ _IN_COMMENT = re.compile(r"[^()\\]+|\\.|.", re.DOTALL)
 
 
 class AddressSpec(NamedTuple):
-    """One address as it stands in a value."""
+    """One address as written in a value."""
 
     text: str
     #: Where it begins in the value.
@@ -132,7 +132,7 @@ def mailboxes(
 
 
 def address_specs(name: str, value: str) -> list[AddressSpec]:
-    """Return the addresses in the *value* of the address field *name*, as they stand there.
+    """Return the addresses in the *value* of the address field *name*, as written.
 
     :param value: may be folded.
     :raises InvalidAddress: *value* is not a list of addresses.

@@ -506,7 +506,7 @@ def _check_text(argument: str, value: str) -> None:
     try:
         _ = value.encode()
     except UnicodeEncodeError:
-        detail = "it holds a surrogate, which stands for an octet that is not UTF-8"
+        detail = "it holds a surrogate, which represents an octet that is not UTF-8"
         _refuse(argument, value, detail, "decode it with the right encoding")
 
 

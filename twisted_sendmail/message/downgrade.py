@@ -1,13 +1,13 @@
 """Messages re-encoded for a server without 8BITMIME, SMTPUTF8 or BINARYMIME, and lines that are too long.
 
 Only what has to change changes. :func:`reencoded` encodes bodies as quoted-printable or base64, with a
-``Content-Transfer-Encoding`` that tells so: those with 8-bit octets for a server without 8BITMIME,
+matching ``Content-Transfer-Encoding``: those with 8-bit octets for a server without 8BITMIME,
 binary ones for a server without BINARYMIME, and those with a line that is too long. It also encodes
 8-bit fields, and folds long ones. :class:`HeaderEncoder` is for a server with 8BITMIME and without
 SMTPUTF8: it encodes the 8-bit fields of the message and of its parts, and bodies stay. Everything else
 keeps its octets.
 A message with a DKIM or ARC signature is changed only if the server cannot take it otherwise, as that
-breaks the signature: readers treat the message as unsigned then (RFC 6376 section 6.1). What is inside
+breaks the signature: readers treat the message as unsigned then (RFC 6376 section 6.1). The inside of
 ``multipart/signed`` and ``multipart/encrypted`` is never changed.
 
 RFC 5321 section 4.5.3.1.6 (lines), RFC 3030 section 3 (binary), RFC 2045 section 6, RFC 2046

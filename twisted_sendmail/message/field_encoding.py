@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAX_ENCODED_WORD = 75
 #: Domains beyond ASCII in one field; each costs some 30 µs.
 MAX_U_LABEL_DOMAINS = 5000
-# An encoded-word with less room begins a new line.
+# An encoded-word with less space left begins a new line.
 _MIN_ROOM = 35
 
 _BLANK = " \t\r\n"

@@ -25,7 +25,7 @@ FOLD_WIDTH = 78
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _LINES = re.compile(rb"[^\n]*\n(?:[ \t][^\n]*\n)*")
-# May stand before the first field, and belongs to the file, not to the message: a byte-order mark,
+# May come before the first field, and belongs to the file, not to the message: a byte-order mark,
 # and the separator line of a mailbox file.
 _PREAMBLE = re.compile(rb"(?:\xef\xbb\xbf)?(?:From [^\n]*\n)?(?=[!-9;-~]+[ \t]*:)")
 
@@ -45,7 +45,7 @@ class Field(NamedTuple):
 
     @property
     def folded_value(self) -> str:
-        """The text after the colon as it stands, with its folding and line end."""
+        """The text after the colon unchanged, with its folding and line end."""
         return self.octets.partition(b":")[2].decode("utf-8", "surrogateescape")
 
     def with_folded_value(self, value: str) -> Field:
@@ -165,7 +165,7 @@ def _unusable(detail: str) -> InvalidMessage:
 class FieldKind(enum.Enum):
     """The syntax of a field's value."""
 
-    #: Text; encoded-words may stand anywhere (RFC 2047 section 5 (1)).
+    #: Text; encoded-words are allowed anywhere (RFC 2047 section 5 (1)).
     UNSTRUCTURED = enum.auto()
     #: Mailboxes and groups: display names, comments and addresses (RFC 5322 section 3.4).
     ADDRESSES = enum.auto()

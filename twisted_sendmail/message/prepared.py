@@ -2,7 +2,7 @@
 
 :func:`prepare` checks all that can be checked before a connection is made: the addresses, the header,
 and the whole content of a small message, which is then in memory. A large content is read once, as
-it is sent, and no more than a few chunks of it are in memory. Only for a server that has to know its
+it is sent, and no more than a few chunks of it are in memory. Only for a server that needs its
 size or its 8-bit octets before, :meth:`PreparedMessage.measure_for` reads it a first time.
 
 RFC 6409 section 8 (submission), RFC 5321 section 2.3.8 (lines), RFC 3030 section 3 and RFC 2045
@@ -247,7 +247,7 @@ class PreparedMessage:
         and has no signature.
 
         :param run_blocking: runs work that may take long.
-        :returns: the message itself if nothing has to be encoded. What cannot be encoded stays: a
+        :returns: the message itself if nothing has to be encoded. Parts that cannot be encoded stay: a
             header with an address that has no form in ASCII (``not_in_ascii``), and the body of a
             message that is larger than :data:`KEPT`, can be read only once, or has parts that cannot
             be encoded.

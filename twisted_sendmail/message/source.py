@@ -1,8 +1,8 @@
 """The sources of a message's octets: one class for each kind of message that a caller may give.
 
 They give the raw octets as the caller gave them. Nothing is read before it is asked for, and no more
-than about :data:`READ_SIZE` octets are given at a time. A source only tells whether reading may block;
-threads are the caller's.
+than about :data:`READ_SIZE` octets are given at a time. A source has a flag that reading may
+block; the caller then reads in a thread.
 """
 
 from __future__ import annotations

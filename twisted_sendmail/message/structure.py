@@ -191,7 +191,7 @@ class _Count(NamedTuple):
 class _Shortened:
     """Shortens the runs of lines that do not begin with ``--``, and counts what is left out.
 
-    A marker stands for the octets that are left out: a line that no message holds.
+    A marker replaces the octets that are left out: a line that no message holds.
     """
 
     def __init__(self) -> None:
@@ -323,7 +323,7 @@ def _decoded(value: str) -> str:
 
 
 def _decoded_piece(value: str) -> str:
-    # Where nothing ends an encoded-word, the library searches all text after each beginning of one.
+    # If no encoded-word ends, the library searches all text after each beginning of one.
     end = value.rfind("?=") + 2
     if end == 1:
         return value

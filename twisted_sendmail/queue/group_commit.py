@@ -274,7 +274,7 @@ class ThreadWorker(Worker):
     def submit(self, operation: Operation) -> None:
         """See ``Worker.submit``; operations of one reactor turn are handed over together.
 
-        The thread then wakes once, not once for each, and its commits serve more operations.
+        The thread is then woken once, not once for each, and its commits serve more operations.
         """
         self._turn.append(operation)
         if len(self._turn) == 1:

@@ -9,8 +9,8 @@
    that ended changes nothing (``LeaseLost``).
 5. Damaged data are set aside and never delay or damage other messages.
 
-Every method returns a Deferred; cancelling it stops the waiting, never the work.  What is requested
-first is done first; only ``list``, ``count`` and ``totals`` may also see what was requested later.
+Every method returns a Deferred; cancelling it stops the waiting, never the work.  Requests are
+done in their order; only ``list``, ``count`` and ``totals`` may also see what was requested later.
 The errors are those of ``errors``.  One conformance suite runs against every engine.
 """
 

@@ -401,7 +401,7 @@ class Store(ABC):
         A running relay is notified by ``announce``, after the commit.
         """
 
-    def announce(self) -> None:  # noqa: B027 - a store may have nobody to notify
+    def announce(self) -> None:  # noqa: B027 - a store need not notify another process
         """Notify relays that have the queue open that it was changed; needs no transaction."""
 
     @abstractmethod
@@ -484,6 +484,6 @@ def message_damaged(id: str) -> MessageDamaged:  # noqa: A002 - the field's name
 def cannot_queue(id: str, why: str) -> QueueError:  # noqa: A002 - the field's name
     """Return the error for a message that the queue will never take."""
     error = QueueError(f"message {id} cannot be queued", detail=why)
-    # The id stands in the header already: a later try would fail in the same way.
+    # The header contains the id already: a later try would fail in the same way.
     error.temporary = False
     return error

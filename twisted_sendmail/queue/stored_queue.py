@@ -90,7 +90,7 @@ class StoredQueue(Queue):
         #: Messages of the commit being delivered, and whether each was claimed.
         self.arrivals: list[tuple[LeasedMessage, bool]] = []
         self._state: StoreState | None = None
-        # What the observer was notified of last.
+        # The last notification of the observer.
         self._announced = ClusterState()
         self._swept: set[int] = set()
         self._damaged: set[str] = set()
@@ -732,7 +732,7 @@ class RecordRetry:
         elif getattr(error, "temporary", False):
             self._wait(record, error)
         else:
-            # The error lies in the data: a retry would not help.
+            # The data are the cause: a retry would not help.
             record.done.errback(error)
 
     def _wait(self, record: Record, error: Exception) -> None:

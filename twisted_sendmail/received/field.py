@@ -5,7 +5,7 @@ address and the facts of TLS, clauses come in any order, and some fields are not
 The parser therefore divides the text into words, comments and the date, takes the words that begin
 a clause (``from``, ``by``, ``via``, ``with``, ``id``, ``for``; Exim's ``tls``), and reads the comments of each
 clause by the forms of known servers. It needs time linear in the length of the text, and raises
-nothing: a part that it cannot read is absent from the values, and stands in ``raw``.
+nothing: a part that it cannot read is absent from the values, and is in ``raw``.
 
 >>> field = ReceivedField.parse(
 ...     "from client.example.net (gw.example.net [192.0.2.1]) by mx.example.org (Postfix)"

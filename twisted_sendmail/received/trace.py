@@ -163,7 +163,7 @@ _NOTED = {
 def _octets(message: str) -> bytes:
     try:
         return message.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # a surrogate that stands for no octet
+    except UnicodeEncodeError:  # a surrogate that represents no octet
         return message.encode("utf-8", "surrogatepass")
 
 

@@ -1,6 +1,6 @@
 """Delivery status notifications: the reports about a message, and their recipients.
 
-The sender gets a report about recipients that failed or are late, and, where NOTIFY asks for it,
+The sender gets a report about recipients that failed or are late, and, where NOTIFY requests it,
 about those that were relayed to a server that does not report.  No report is made about mail with a
 null sender, such as a report, or about mail that a program generated: when such mail fails it is set
 aside for the operator, or sent to the postmaster, once.  The postmaster's mail has a null sender

@@ -140,7 +140,7 @@ class Removed:
     """A message left the queue: no recipient is pending."""
 
     id: str
-    #: Every recipient was delivered at the first attempt, which the events before say already.
+    #: Every recipient was delivered at the first attempt, as events before this one show.
     at_once: bool = False
 
 

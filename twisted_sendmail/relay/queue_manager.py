@@ -480,7 +480,7 @@ class RouteQueue:
         most = min(free, max(1, allowance - allowance // 4) - max(0, allowance - free - new))
         if not waiting:
             return 0, max(0, most)
-        # Alternate the odd slot so that neither starves when the limit is 1.
+        # Alternate the odd slot, so that each class gets slots when the limit is 1.
         self._odd_slot_to_new = not self._odd_slot_to_new
         half = (allowance + self._odd_slot_to_new) // 2
         fresh = min(free, waiting, max(0, half - new))
@@ -605,7 +605,7 @@ class RouteQueue:
                 self.due = left.due
                 self._wait()
         if self._stopped:
-            # Another RouteQueue may have replaced this one, and does not know the message.
+            # Another RouteQueue may have replaced this one, and has no slot for the message.
             self._manager.ask_due()
         elif self._something_waits:
             self.look()

@@ -1,8 +1,8 @@
 """The time that a relay runs: the age of its mail, and the end of mail that was set aside.
 
 No clock is read for it: what passed between two additions counts, but never more than the time
-planned between them.  A clock that jumps, a machine that sleeps and a relay that does not run make
-no mail old.
+planned between them.  A clock that jumps, a machine that is suspended and a relay that does not run add
+nothing to the age of mail.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ class RelayService(Service):
         :raises MailerClosed: the relay is not running.
 
         The other parameters are those of ``submit``.  Cancelling before the message is complete
-        leaves nothing behind.  During the commit the message may be queued all the same: the error
+        leaves nothing in the queue.  During the commit the message may be queued all the same: the error
         is a :class:`~twisted_sendmail.client.timeouts.Cancelled` that is in doubt.
         """
         if self._started is None:

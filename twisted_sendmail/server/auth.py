@@ -145,7 +145,7 @@ class CertificateAccounts(Accounts, Protocol):
 
 
 class IMailUser(Interface):
-    """The interface that :class:`PortalAccounts` asks a realm for; it has no method."""
+    """The interface that :class:`PortalAccounts` requests from a realm; it has no method."""
 
 
 class PortalAccounts:

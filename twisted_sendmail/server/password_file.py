@@ -279,7 +279,7 @@ def password_entry(
 
 
 def _fits(user: str) -> bool:
-    """Can the user name stand in a line?  A byte order mark, for one, is invisible."""
+    """Return True if a line of the file can hold the user name; a byte order mark, for one, is invisible."""
     return (
         bool(user)
         and ":" not in user

@@ -1,6 +1,6 @@
 """The Received field that the server adds to a message (RFC 5321 section 4.4).
 
-It names the recipient only if there is one: a recipient must not see the others (section 7.2).
+It names the recipient only if there is one: the others are not shown to a recipient (section 7.2).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ _ASCII = _Grammar("")
 
 @cache
 def _international() -> _Grammar:
-    # A tenth of a second to compile: most programs never meet such an address.
+    # A tenth of a second to compile: most programs never parse such an address.
     return _Grammar(_UTF8)
 
 

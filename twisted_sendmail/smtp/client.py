@@ -624,7 +624,7 @@ class ClientSession:
         return not_allowed(command, before) if cascades else reply
 
     def _chunk_unknown(self, reply: Reply, rest: list[Reply]) -> None:
-        """End the session: the server does not know BDAT, and may read the chunk as commands.
+        """End the session: the server does not implement BDAT, and may read the chunk as commands.
 
         :param rest: what came after *reply*.  If the server accepted anything, the messages that
             were written are in doubt.
@@ -680,8 +680,8 @@ class ClientSession:
     def _close_begins(self, reply: Reply) -> bool:
         """Note a 421; True if it ends the session at once.
 
-        In answer to the end of a content it refuses that message for now, and says nothing of
-        the messages after it.  In answer to anything else it says that nothing after it is done.
+        In answer to the end of a content it refuses that message for now, and not the messages
+        after it.  In answer to anything else it means that nothing after it is done.
         """
         self.closing = ServiceClosing("connection closed", phase=self._phase(), reply=reply)
         self.closing.transcript = self.transcript
@@ -689,7 +689,7 @@ class ClientSession:
         if ends and ends[0]:
             self._went_on = _answers_content(next(self._owed_verbs()), self.confirmed)
         if any(ends):
-            return False  # a server that does not close as it says may accept a message
+            return False  # a server that does not close after its 421 may accept a message
         self.finish(self.closing)
         return True
 

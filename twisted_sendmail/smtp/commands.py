@@ -79,7 +79,7 @@ def _encode(text: str) -> bytes:
 
 @frozen
 class Greeting(Command):
-    """Nothing is sent: the server speaks first (RFC 5321 section 3.1)."""
+    """Nothing is sent: the server sends first (RFC 5321 section 3.1)."""
 
     verb = Verb.GREETING
 

@@ -1,4 +1,4 @@
-"""The envelope: sender, recipients, and the reports that the sender asks for.
+"""The envelope: sender, recipients, and the reports that the sender requests.
 
 RFC 5321 section 2.3.1 (envelope), RFC 3461 (delivery status notifications),
 RFC 4954 section 5 (the AUTH parameter), RFC 8689 (REQUIRETLS).
@@ -65,7 +65,7 @@ def _others(others: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @attrs.frozen(init=False)
 class Recipient:
-    """One recipient, and the reports that the sender asks for about the recipient.
+    """One recipient, and the reports about it that the sender requests.
 
     :param path: the address; text is parsed.
     :param notify: when to report (RFC 3461 section 4.1): ``NEVER`` alone, or any of ``SUCCESS``,

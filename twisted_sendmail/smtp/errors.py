@@ -213,7 +213,7 @@ class UnexpectedResponse(ProtocolBreach):
 
 
 class ChunkingFailure(ProtocolBreach):
-    """500 or 502 to BDAT: the server offers CHUNKING, and does not know the command.
+    """500 or 502 to BDAT: the server offers CHUNKING, and does not implement the command.
 
     It may have read the chunk as commands, so the connection is closed at once.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # -- commands ---------------------------------------------------------------------------------
 
-#: Octets of a command line without CRLF.  RFC 5321 section 4.5.3.1.4 asks for 512, the
+#: Octets of a command line without CRLF.  RFC 5321 section 4.5.3.1.4 requires 512, the
 #: extensions add some (RFC 3461: 500 for ORCPT); a path alone may have 900 here.
 MAX_COMMAND_LINE = 2048
 #: Octets of a line of AUTH without CRLF (RFC 4954 section 4).

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 #: The server does not accept the client's credentials, whatever the command was.
 _SENDER_UNKNOWN = frozenset({530, 534, 535, 538})
-#: The server does not know the command (500, 502) or a parameter (504, 555), or the commands are
+#: The server does not implement the command (500, 502) or a parameter (504, 555), or the commands are
 #: out of order (503).
 _ABOUT_COMMAND = frozenset({500, 502, 503, 504, 555})
-#: Replies to EHLO of a server that may know HELO (RFC 5321 section 4.1.4).
+#: Replies to EHLO of a server that may accept HELO (RFC 5321 section 4.1.4).
 EHLO_UNKNOWN = frozenset({500, 501, 502, 504})
-#: Replies to BDAT of a server that does not know the command, though it offers CHUNKING.
+#: Replies to BDAT of a server that does not implement the command, though it offers CHUNKING.
 UNKNOWN_COMMAND = frozenset({500, 502})
 _UNKNOWN_PARAMETER = frozenset({504, 555})
 #: Parameters without which a message is delivered as well.  Not BODY, SMTPUTF8, REQUIRETLS, AUTH

@@ -226,7 +226,7 @@ def _wire(reply: Reply) -> tuple[Reply, bytes]:
 
 
 class ServerSession:
-    """One connection's conversation; see the module's theory of operation.
+    """The session of one connection; see the module's theory of operation.
 
     :param settings: what is offered and demanded, and the limits.
     :param handler: decides about mail and logins.

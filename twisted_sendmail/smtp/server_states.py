@@ -1,6 +1,6 @@
 """The states of the server session: state × command → next state when the command succeeds.
 
-The session looks commands up in this table, and the tests walk it.  A command that is absent is out
+The session looks commands up in this table, and the tests check every entry.  A command that is absent is out
 of order (503).  A refused command leaves the state as it is, with two exceptions: a refused DATA or
 BDAT and the end of a content, accepted or refused, end the transaction.
 

@@ -1,4 +1,4 @@
-"""The ``sendmail`` command: parse the command line, do what it asks for, end with an exit status.
+"""The ``sendmail`` command: parse the command line, act on it, end with an exit status.
 
 Cron, PHP, ``git send-email`` and many scripts submit their mail by calling ``/usr/sbin/sendmail``.
 The message becomes one file in the relay's spool directory, whether the relay runs or not. Exit

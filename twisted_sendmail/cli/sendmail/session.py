@@ -65,7 +65,7 @@ class DropReceiver(Receiver):
         self._recipients: list[Recipient] = []
         self._file: DropFile | None = None
         # The server's Received field: a client that does not wait for the reply to DATA could not
-        # be told that the file cannot be created.
+        # get the error that the file cannot be created.
         self._trace = b""
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> None:
@@ -89,7 +89,7 @@ class DropReceiver(Receiver):
         return None
 
     def commit(self) -> Reply | None:
-        """Complete the file, and wake the relay."""
+        """Complete the file, and notify the relay."""
         try:
             commit(self._settings, self._opened())
         except OSError as e:

@@ -41,9 +41,9 @@ def drop_envelope(
 
 
 def put(settings: DropSettings, envelope: DropEnvelope, pieces: Iterable[bytes]) -> str:
-    """Put a message into the spool directory, durably, and wake the relay; the file's name.
+    """Put a message into the spool directory, durably, and notify the relay; return the file's name.
 
-    Nothing is left behind if it fails.
+    If it fails, no file is left.
 
     :param pieces: the content.
     :raises MessageTooLarge: it is longer than the relay takes.
@@ -73,7 +73,7 @@ def put(settings: DropSettings, envelope: DropEnvelope, pieces: Iterable[bytes])
 
 
 def commit(settings: DropSettings, file: DropFile) -> None:
-    """Complete *file*, durably, and wake the relay; nothing is left of a file that fails.
+    """Complete *file*, durably, and notify the relay; a file that fails is removed.
 
     :raises OSError: the file cannot be written.
     """

@@ -1,7 +1,7 @@
 """A connection to PostgreSQL that finds out in time that it is lost, and never cancels a commit.
 
 Every statement goes through :meth:`PostgreSQLConnection.execute` or ``run``.  Nothing depends on the
-session: settings are of the transaction, and behind a pooler no statement is prepared, so that
+session: settings are of the transaction, and with a pooler no statement is prepared, so that
 PgBouncer may pool transactions.
 """
 

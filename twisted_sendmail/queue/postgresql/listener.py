@@ -1,6 +1,6 @@
 """Notifications of the database that an operator changed the queue (LISTEN).
 
-They are a hint: the relay also reads the state of the queue every few seconds.  Behind PgBouncer in
+They are a hint: the relay also reads the state of the queue every few seconds.  With PgBouncer in
 transaction mode none arrives.
 """
 

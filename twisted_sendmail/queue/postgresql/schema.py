@@ -1,6 +1,6 @@
 """The tables in PostgreSQL: how they are made, verified and migrated.
 
-They stand in a schema of their own.  A message is one row: constant columns, under a checksum, and
+They have a schema of their own.  A message is one row: constant columns, under a checksum, and
 the columns of its state.  Each recipient is a row, and so is the content, as in SQLite.  There are no
 foreign keys: the store alone writes, and deletes by statements for many messages.
 
@@ -33,7 +33,7 @@ MIGRATIONS: Sequence[Callable[[PostgreSQLConnection], None]] = ()
 #: Oldest server that is supported, as in ``server_version_num``.
 OLDEST_SERVER = 130000
 
-# Rows come and go: vacuum when a hundred are dead, and do not pause.
+# Rows come and go: vacuum after a hundred dead rows, and do not pause.
 _BUSY = (
     "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 100, "
     "autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, "

@@ -103,7 +103,7 @@ _SAFETY = 1 / 12
 RENEWALS = 4
 # Share of the lease time without a renewal after which other relays get time for theirs.
 _MISSED = 0.6
-# What a transaction waits for a lock of another, and how long it may be idle, in milliseconds.
+# Milliseconds that a transaction waits for a lock of another, and that it may be idle.
 _LOCK_TIMEOUT, _IDLE_TIMEOUT = 10_000, 30_000
 
 _MESSAGE = (
@@ -362,7 +362,7 @@ class PostgreSQLStore(Store):
             if self._opened and self._refused is None:
                 _log.error("{problem}; trying again", problem=str(self.error(e, "be reached")))
             self._refused = self.error(e, "be reached")
-            # What was open once may be so again: nothing is given up.
+            # A database that was open may be reachable again: nothing is given up.
             self._refused.temporary |= self._opened
             self._next_try = time.monotonic() + self._delay
             self._delay = min(2 * self._delay, MAX_DELAY)
@@ -561,7 +561,7 @@ class PostgreSQLStore(Store):
     def _replicate(self) -> None:
         """Return when everything that is committed is on a standby as well.
 
-        What is committed later is replicated later: a commit without meaning that is replicated
+        Commits are replicated in order: an empty commit that is replicated
         confirms those before.
 
         :raises QueueError: that cannot be had.
