@@ -1,4 +1,4 @@
-"""Commands: one immutable class a verb, which formats the line on the wire.
+"""Commands: one class a verb, which formats the line on the wire.
 
 A command refuses, when it is made, everything that could end its line early.
 ``str()`` of a command never holds a secret.
@@ -13,7 +13,7 @@ import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, ClassVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath, domain_name
 from twisted_sendmail.smtp.errors import InvalidInput
@@ -247,7 +247,11 @@ def _spelled(pairs: Parameters) -> str:
     return text
 
 
-@frozen(init=False)
+# MAIL, RCPT and BDAT are made for each message and not frozen: setting a field of a frozen class
+# takes three times as long.
+
+
+@define(init=False, unsafe_hash=True)
 class Mail(Command):
     """MAIL FROM, with its parameters in order.
 
@@ -264,10 +268,8 @@ class Mail(Command):
         sender: str | ReversePath,
         parameters: Mapping[str, str | None] | Parameters = (),
     ) -> None:
-        self.__attrs_init__(
-            sender if isinstance(sender, ReversePath) else ReversePath.parse(sender),
-            _parameters(parameters) if parameters else (),
-        )
+        self.sender = sender if isinstance(sender, ReversePath) else ReversePath.parse(sender)
+        self.parameters = _parameters(parameters) if parameters else ()
 
     def line(self) -> bytes:
         """``MAIL FROM:<user@example.org> SIZE=1000``."""
@@ -277,7 +279,7 @@ class Mail(Command):
         return f"MAIL FROM:{self.sender.wire}{_spelled(self.parameters)}"
 
 
-@frozen(init=False)
+@define(init=False, unsafe_hash=True)
 class Rcpt(Command):
     """RCPT TO, with its parameters in order."""
 
@@ -290,10 +292,9 @@ class Rcpt(Command):
         recipient: str | ForwardPath,
         parameters: Mapping[str, str | None] | Parameters = (),
     ) -> None:
-        self.__attrs_init__(
-            recipient if isinstance(recipient, ForwardPath) else ForwardPath.parse(recipient),
-            _parameters(parameters) if parameters else (),
-        )
+        path = recipient if isinstance(recipient, ForwardPath) else ForwardPath.parse(recipient)
+        self.recipient = path
+        self.parameters = _parameters(parameters) if parameters else ()
 
     def line(self) -> bytes:
         """``RCPT TO:<user@example.org>``."""
@@ -331,7 +332,7 @@ class LoneDot(Command):
         return "."
 
 
-@frozen
+@define(unsafe_hash=True)
 class Bdat(Command):
     """BDAT (RFC 3030): the chunk follows the line at once.
 

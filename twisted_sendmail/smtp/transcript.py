@@ -7,15 +7,13 @@ Every error and report has one. The sessions replace secrets before they add a l
 from __future__ import annotations
 
 from collections import deque
-from itertools import chain
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.escape import printable
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     # One line and its side; the lines of a group and the octets of content after them; the octets
     # of a content after DATA; or replies.
@@ -29,8 +27,6 @@ TAIL_LINES = 60
 LINE_WIDTH = 256
 #: Octets of several lines that are kept in one entry.
 _MAX_ENTRY = 1024
-
-_TEXTS = itemgetter(1)  # of a reply
 
 
 class Transcript:
@@ -74,11 +70,13 @@ class Transcript:
 
     def add_reply(self, *replies: Reply) -> None:
         """Add all lines of a reply, or of several that came together."""
-        lines: Sequence[str] = replies[0].lines
-        if len(replies) > 1:
-            lines = list(chain.from_iterable(map(_TEXTS, replies)))
-        if sum(map(len, lines)) <= _MAX_ENTRY:
-            self._keep(len(lines), replies)
+        lines = characters = 0
+        for _, texts in replies:
+            lines += len(texts)
+            for text in texts:
+                characters += len(text)
+        if characters <= _MAX_ENTRY:
+            self._keep(lines, replies)
             return
         for reply in replies:
             for line in _reply_lines(reply):
