@@ -11,15 +11,15 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from twisted_sendmail import submit
-from twisted_sendmail.oauth import server_from_url
+from twisted_sendmail import SubmissionServer, submit
+from twisted_sendmail.oauth import url_tokens
 
 MESSAGE = b"From: alice@example.org\r\nTo: bob@example.net\r\nSubject: Hello\r\n\r\nHello.\r\n"
 
 
 async def main(reactor: Any, url: str) -> None:
     """Send a message; the server and its tokens can be used for many."""
-    server = server_from_url(reactor, url)
+    server = SubmissionServer.from_url(url, tokens=url_tokens(reactor))
     await submit(reactor, server, MESSAGE)
 
 

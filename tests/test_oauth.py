@@ -44,7 +44,7 @@ from twisted_sendmail.oauth import (
     RefreshTokenStore,
     TokenEndpoint,
     TokenEndpointUnavailable,
-    server_from_url,
+    url_tokens,
 )
 from twisted_sendmail.sasl import CredentialsUnavailable
 from twisted_sendmail.testing import Authority, LoopbackServer
@@ -488,11 +488,15 @@ def test_a_token_endpoint_without_https_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
+        ("smtps://jane@h", "there is no password for jane; give the password"),
         (
-            "smtps://jane@h",
-            "the server's URL has no setting of OAuth; write smtps://USER@HOST?oauth-",
+            "smtps://h?oauth-client-id=c",
+            "the server's URL has settings of OAuth and no user; write smtps://USER@",
         ),
-        ("smtps://h?oauth-client-id=c", "the server's URL has no user; write smtps://USER@HOST?"),
+        (
+            "smtps://j:s3cret@h?oauth-client-id=c",
+            "there are a password and settings of OAuth; give one",
+        ),
         ("smtps://j@h?oauth-provider=google", "there is no oauth-client-id; write the client"),
         ("smtps://j@h?password=s3cret", "password is no setting of a URL; the settings of a URL"),
         ("smtps://j@h?oauth-store-command=x", "oauth-store-command is no setting of a URL"),
@@ -503,13 +507,15 @@ def test_a_token_endpoint_without_https_is_refused(url: str) -> None:
 )
 def test_a_url_with_other_settings_is_refused(url: str, problem: str) -> None:
     with pytest.raises(InvalidServer) as caught:
-        server_from_url(Clock(), url)
+        SubmissionServer.from_url(url, tokens=url_tokens(Clock()))
     assert (problem in str(caught.value), "s3cret" in str(caught.value)) == (True, False)
 
 
 def test_a_url_with_settings_of_oauth_names_the_function_that_reads_it() -> None:
-    with pytest.raises(InvalidServer, match=r"are keys, or are read by oauth\.server_from_url"):
+    with pytest.raises(InvalidServer, match=r"are keys, or are read by tokens=oauth\.url_tokens"):
         SubmissionServer.from_url("smtps://jane@h?oauth-provider=google")
+    with pytest.raises(InvalidServer, match=r"are keys, or are read by tokens=oauth\.url_tokens"):
+        SubmissionServer.from_url("smtps://jane@h?bearer=true&password-file=f", credentials=None)
 
 
 def test_a_repr_shows_no_secret() -> None:

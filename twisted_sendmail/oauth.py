@@ -24,9 +24,9 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IReactorCore, IStreamClientEndpoint
@@ -39,10 +39,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
-from twisted_sendmail.client import SubmissionServer, TLSTrust, is_loopback
+from twisted_sendmail.client import TLSTrust, is_loopback
 from twisted_sendmail.extras import missing_extra
 from twisted_sendmail.off_reactor import off_reactor
-from twisted_sendmail.sasl import Credentials, CredentialsUnavailable, Secret, Token, TokenSource
+from twisted_sendmail.sasl import CredentialsUnavailable, Secret, Token, TokenSource
 from twisted_sendmail.secret_file import read_file
 from twisted_sendmail.secret_reader import one_line, run_command, write_file
 from twisted_sendmail.shared_result import SharedResult
@@ -50,7 +50,6 @@ from twisted_sendmail.smtp import (
     AuthenticationFailed,
     InvalidServer,
     SendmailError,
-    full_url,
     printable,
 )
 
@@ -858,47 +857,39 @@ def _check_token_file(settings: Mapping[str, str]) -> None:
         )
 
 
-def server_from_url(
-    reactor: Any, url: str, *, trust: TLSTrust | None = None, world_readable: bool = False
-) -> SubmissionServer:
-    """Read the URL of a server that has settings of OAuth, :data:`URL_KEYS`; its user logs in with tokens.
+def url_tokens(reactor: Any, *, world_readable: bool = False) -> Callable[[str], TokenSource]:
+    """Return the argument *tokens* of ``SubmissionServer.from_url``, for URLs with the settings :data:`URL_KEYS`.
 
     Example: ``smtp+starttls://jane@smtp.office365.com?oauth-provider=microsoft&oauth-client-id=…&
     oauth-refresh-token-file=refresh-token``, or ``smtps://jane@mail.example.org?bearer=true&
     password-file=token`` for :class:`FileTokens`.  Reserved characters in a value are percent-encoded.
 
     :param reactor: as for :func:`token_source`.
-    :param trust: as for ``SubmissionServer``, whose other settings ``attrs.evolve`` changes.
     :param world_readable: accept a file with the client's secret, or with tokens, that everybody may read.
-    :raises InvalidInput: the URL or a setting cannot be used; the text never holds a secret.
-    :raises ImportError: the extra ``oauth`` is not installed.
 
-    Reads the file with the client's secret, or with a token.
+    ``from_url`` then reads the file with the client's secret, or with a token, and raises `ImportError` if the
+    extra ``oauth`` is not installed.
     """
-    server, found = split_server_url(url)
-    user = urlsplit(full_url(server)).username
-    result = SubmissionServer.from_url(server, trust=trust, credentials=None)
-    if not found or user is None:
-        raise InvalidServer(
-            "the server's URL has no user" if found else "the server's URL has no setting of OAuth",
-            remedy="write smtps://USER@HOST?oauth-provider=…&oauth-client-id=…&oauth-refresh-token-file=…",
-        )
-    if "bearer" in found:
-        file = Path(found["password-file"])
-        _ = one_line(read_file(file, world_readable=world_readable))
-        tokens = FileTokens(reactor, file, world_readable=world_readable)
-        return evolve(result, credentials=Credentials(unquote(user), token=tokens))
-    settings = {name.removeprefix("oauth-").replace("-", "_"): found[name] for name in found}
-    secret_file = settings.pop("client_secret_file", None)
-    if "client_id" not in settings:
-        raise InvalidServer(
-            "there is no oauth-client-id", remedy="write the client, as registered at the provider"
-        )
-    secret = None
-    if secret_file is not None:
-        secret = Secret(one_line(read_file(Path(secret_file), world_readable=world_readable)))
-    source = token_source(reactor, OAuthSettings(client_secret=secret, **settings))
-    return evolve(result, credentials=Credentials(unquote(user), token=source))
+
+    def tokens(url: str) -> TokenSource:
+        _, found = split_server_url(url)
+        if "bearer" in found:
+            file = Path(found["password-file"])
+            _ = one_line(read_file(file, world_readable=world_readable))
+            return FileTokens(reactor, file, world_readable=world_readable)
+        settings = {name.removeprefix("oauth-").replace("-", "_"): found[name] for name in found}
+        secret_file = settings.pop("client_secret_file", None)
+        if "client_id" not in settings:
+            raise InvalidServer(
+                "there is no oauth-client-id",
+                remedy="write the client, as registered at the provider",
+            )
+        secret = None
+        if secret_file is not None:
+            secret = Secret(one_line(read_file(Path(secret_file), world_readable=world_readable)))
+        return token_source(reactor, OAuthSettings(client_secret=secret, **settings))
+
+    return tokens
 
 
 # -- refresh tokens at rest -------------------------------------------------------

@@ -36,7 +36,7 @@ from twisted_sendmail.smtp import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted_sendmail.sasl import MechanismFactory
+    from twisted_sendmail.sasl import MechanismFactory, TokenSource
 
 _SCHEMES = {
     "smtps": TLSPolicy.IMPLICIT,
@@ -248,6 +248,7 @@ class SubmissionServer:
         url: str,
         *,
         password: str | None = None,
+        tokens: Callable[[str], TokenSource] | None = None,
         trust: TLSTrust | None = None,
         credentials: Credentials | None = _OF_URL,
         mechanisms: Mapping[str, MechanismFactory] | None = None,
@@ -265,20 +266,35 @@ class SubmissionServer:
         :param url: see the module; reserved characters in the user name are percent-encoded. Its scheme
             decides when TLS begins.
         :param password: the user's, when it is not in the URL.
+        :param tokens: reads the settings of OAuth after the ``?`` of a URL, and the files that they name:
+            ``oauth.url_tokens(reactor)``; None: a URL with settings is refused.
         :param credentials: instead of the user and password of the URL; None: without a login.
         :raises InvalidInput: an argument cannot be used; the text never holds a password.
 
         The other parameters are those of the class.
         """
         check_type("url", url, str, "text such as smtps://user@host")
-        scheme, user, secret, host, port = _split(url)
+        reads_settings = tokens is not None and credentials is _OF_URL
+        server = url.partition("?")[0] if reads_settings else url
+        scheme, user, secret, host, port = _split(server)
+        if password is None:
+            password = secret
         if credentials is _OF_URL:
             credentials = None
         else:
             user = None
-        if user is not None:
-            if password is None:
-                password = secret
+        if tokens is not None and server != url:
+            if user is None:
+                raise InvalidServer(
+                    "the server's URL has settings of OAuth and no user",
+                    remedy="write smtps://USER@HOST?oauth-provider=…",
+                )
+            if password is not None:
+                raise InvalidServer(
+                    "there are a password and settings of OAuth", remedy="give one of them"
+                )
+            credentials = Credentials(user, token=tokens(url))
+        elif user is not None:
             if password is None:
                 raise _no_password(user)
             credentials = Credentials(user, password)
@@ -461,8 +477,8 @@ def _parts(url: str) -> tuple[str, str | None, str | None, str, int | None] | st
         return f"it does not begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}"
     if scheme == _DISCOVERED and port is not None:
         return "the records of the domain name the port"
-    if parts.query.startswith("oauth-"):
-        return "it has settings of OAuth, which are keys, or are read by oauth.server_from_url"
+    if parts.query.startswith(("oauth-", "bearer=", "password-file=")):
+        return "it has settings of OAuth, which are keys, or are read by tokens=oauth.url_tokens(…)"
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         return "there is something after the host"
     if not parts.hostname:
