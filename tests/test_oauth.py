@@ -6,6 +6,7 @@ import gzip
 import os
 import stat
 import sys
+import tempfile
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -23,6 +24,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.web.server import NOT_DONE_YET
 
 from tests.deferreds import Result
+from tests.other_users import ALICE, BOB, as_user, needs_root
 from tests.token_endpoint import REFRESH, SECRET, Endpoint, answer, listen
 from twisted_sendmail import (
     Credentials,
@@ -234,6 +236,48 @@ async def test_a_new_refresh_token_replaces_the_old_one(running: Running) -> Non
     assert (link.is_symlink(), stat.S_IMODE(running.file.stat().st_mode)) == (True, 0o600)
     assert {path.name for path in running.folder.iterdir()} >= {"link", "refresh"}
     assert not list(running.folder.glob(".refresh*"))
+
+
+@needs_root
+@ensureDeferred
+async def test_a_login_by_root_leaves_the_token_to_the_user_of_the_relay(running: Running) -> None:
+    running.server.rotates = True
+    os.chown(running.file, ALICE, BOB)
+    source = RefreshTokens(running.endpoint(), RefreshTokenFile(running.reactor, running.file))
+    assert await value(source) == "access-1"
+    status = running.file.stat()
+    assert running.file.read_text() == f"{REFRESH}-1\n"
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (ALICE, BOB, 0o600)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("mode", "complaint"),
+    [
+        (0o711, "it belongs to root, with mode 0600, and this process runs as 20001; chown 20001 "),
+        (0o700, "this process runs as 20001; open its directory to it"),
+    ],
+)
+def test_a_token_file_of_another_user_is_an_error_with_its_owner(
+    mode: int, complaint: str, folder_of_all: Path
+) -> None:
+    folder_of_all.chmod(mode)
+    file = folder_of_all / "token"
+    _ = file.write_text(f"{REFRESH}\n")
+    file.chmod(0o600)
+    imports = "from twisted_sendmail.oauth import RefreshTokenFile"
+    code = "try: RefreshTokenFile(None, sys.argv[1]).check()\nexcept ValueError as e: print(e)"
+    done = as_user(ALICE, code, str(file), imports=imports)
+    assert (done.stderr, done.stdout.count(b"\n")) == (b"", 1)
+    shown = done.stdout.decode().strip().removesuffix(str(file))
+    assert shown == f"a secret cannot be had: {file} cannot be read: Permission denied; {complaint}"
+
+
+@pytest.fixture
+def folder_of_all() -> Iterator[Path]:
+    """A directory below directories that every user may search."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symlink", "hard link"])

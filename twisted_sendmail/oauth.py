@@ -781,6 +781,25 @@ class OAuthSettings:
             )
         return RefreshTokenCommands(reactor, load or (), save)
 
+    def source(self, reactor: Any, store: RefreshTokenStore | None) -> TokenSource:
+        """Return the source of tokens: by the refresh token in *store*, or of the client if it is None.
+
+        :raises InvalidServer: a setting cannot be used, or another one is needed.
+        :raises ImportError: the extra ``oauth`` is not installed.
+        """
+        endpoint = self.endpoint(reactor)
+        if store is not None:
+            scope = self.preset.scope if self.scope is None else self.scope
+            return RefreshTokens(endpoint, store, scope)
+        if self.client_secret is None or self.token_url is None:
+            raise InvalidServer(
+                "there is no refresh token",
+                remedy="name its file; or give a client secret and the URL of the token endpoint, for tokens "
+                "of the client itself",
+            )
+        scope = self.preset.application_scope if self.scope is None else self.scope
+        return ClientCredentials(endpoint, scope)
+
 
 def token_source(reactor: Any, settings: OAuthSettings) -> TokenSource:
     """Return the source that *settings* describe: by a refresh token if they name one, else of the client.
@@ -792,19 +811,11 @@ def token_source(reactor: Any, settings: OAuthSettings) -> TokenSource:
 
     Reads the attributes of the file, which may block for a short time.
     """
-    endpoint, store = settings.endpoint(reactor), settings.store(reactor)
+    store = settings.store(reactor)
+    source = settings.source(reactor, store)
     if store is not None:
         store.check()
-        scope = settings.preset.scope if settings.scope is None else settings.scope
-        return RefreshTokens(endpoint, store, scope)
-    if settings.client_secret is None or settings.token_url is None:
-        raise InvalidServer(
-            "there is no refresh token",
-            remedy="name its file; or give a client secret and the URL of the token endpoint, for tokens of "
-            "the client itself",
-        )
-    scope = settings.preset.application_scope if settings.scope is None else settings.scope
-    return ClientCredentials(endpoint, scope)
+    return source
 
 
 #: The settings that a URL may have, as in ``smtps://jane@example.org?oauth-provider=…``: no commands,
@@ -948,9 +959,10 @@ class RefreshTokenFile(RefreshTokenStore):
     def check(self, *, exists: bool = True) -> None:
         """Check that the file holds a token that others cannot read, and that it can be replaced."""
         if exists:
-            if not self._path.exists():
-                raise InvalidServer(self._missing, remedy=RefreshTokenMissing.remedy)
-            _ = one_line(read_file(self._path))
+            try:
+                _ = one_line(self._content())
+            except RefreshTokenMissing as e:
+                raise InvalidServer(e.what, remedy=e.remedy) from None
         folder = self._folder()
         if not os.access(folder, os.W_OK):
             why = f"{printable(folder, 200)} is not writable, and a new token replaces the file"
@@ -1005,19 +1017,20 @@ class RefreshTokenFile(RefreshTokenStore):
             return None
         return descriptor
 
-    @property
-    def _missing(self) -> str:
-        return f"there is no file {printable(str(self._path), 200)} with a refresh token"
+    def _content(self) -> bytes:
+        try:
+            _ = self._path.stat()
+        except FileNotFoundError:
+            shown = printable(str(self._path), 200)
+            raise RefreshTokenMissing(f"there is no file {shown} with a refresh token") from None
+        except OSError:
+            # The error of the file itself tells more.
+            pass
+        return read_file(self._path)
 
     def load(self) -> Deferred[str]:
         """Return a Deferred of the token."""
-
-        def read() -> bytes:
-            if not self._path.exists():
-                raise RefreshTokenMissing(self._missing)
-            return read_file(self._path)
-
-        return _read(self._reactor, read)
+        return _read(self._reactor, self._content)
 
     def save(self, token: str) -> Deferred[None]:
         """Replace the file."""

@@ -8,6 +8,7 @@ pipes and terminals are not checked.
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -63,8 +64,31 @@ def read_file(path: Path, *, world_readable: bool = False) -> bytes:
             check_secret_file(path, status, world_readable=world_readable)
             return file.read(MAX_SECRET_SIZE + 1)
     except OSError as e:
-        why = f"{shown} cannot be read: {e.strerror or type(e).__name__}"
-        raise _unreadable(why, "check the name and its permissions") from None
+        raise _unreadable(*why_unreadable(path, e)) from None
+
+
+def why_unreadable(path: str | os.PathLike[str], error: OSError) -> tuple[str, str]:
+    """Return why a file cannot be opened, and the remedy; they name the owner of one that is another user's."""
+    shown = printable(os.fspath(path), 200)
+    why = f"{shown} cannot be read: {error.strerror or type(error).__name__}"
+    if isinstance(error, PermissionError):
+        try:
+            status = Path(path).stat()
+        except OSError:
+            # A directory above it is closed.
+            return f"{why}; this process runs as {_user(os.geteuid())}", "open its directory to it"
+        if status.st_uid != os.geteuid():
+            user, mode = _user(os.geteuid()), stat.S_IMODE(status.st_mode)
+            why += f"; it belongs to {_user(status.st_uid)}, with mode {mode:04o}, and this process runs as {user}"
+            return why, f"chown {user} {shown}"
+    return why, "check the name and its permissions"
+
+
+def _user(uid: int) -> str:
+    try:
+        return printable(pwd.getpwuid(uid).pw_name, 40)
+    except KeyError:
+        return str(uid)
 
 
 def _unreadable(why: str, remedy: str) -> InvalidServer:

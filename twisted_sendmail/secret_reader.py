@@ -23,9 +23,10 @@ COMMAND_TIMEOUT = 30.0
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Replace the content of a file in one step, durably; a new file has mode 0600.
+    """Replace the content of a file in one step, durably; the new one has mode 0600.
 
-    A symbolic link stays, and the file that it names is replaced.
+    A symbolic link stays, and the file that it names is replaced.  Root leaves it its owner: a login by
+    root replaces the file that the relay reads.
 
     :raises InvalidServer: the file cannot be written; the old one is there still.
     """
@@ -37,6 +38,10 @@ def write_file(path: Path, content: bytes) -> None:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
             os.fchmod(descriptor, 0o600)
+            if os.geteuid() == 0:
+                with suppress(FileNotFoundError):
+                    old = target.stat()
+                    os.fchown(descriptor, old.st_uid, old.st_gid)
             _ = file.write(content)
             file.flush()
             os.fsync(descriptor)

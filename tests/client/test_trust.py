@@ -376,14 +376,20 @@ def test_the_server_receives_the_clients_certificate_and_its_chain(
     ("kind", "words"),
     [
         (("both.pem", None, "password"), "both.pem' cannot be used for TLS: its key has no passw"),
-        (("chain.pem", "encrypted.pem", None), "its key has a password; give the file with its"),
+        (
+            ("chain.pem", "encrypted.pem", None),
+            "its key has a password; give the file with its password, client-key-password-file",
+        ),
         (("chain.pem", "encrypted.pem", "wrong"), "encrypted.pem' cannot be used for TLS: it hol"),
         (("chain.pem", "encrypted.pem", "nil"), "nil' cannot be used for TLS: No such file"),
         (("chain.pem", "other.pem", None), "its key does not belong to the certificate"),
         (("chain.pem", "rubbish", None), "rubbish' cannot be used for TLS: it holds no usable PEM"),
         (("chain.pem", None, None), "chain.pem' cannot be used for TLS: it holds no usable PEM"),
         (("rubbish", None, None), "it holds no usable PEM or PKCS#12 data, or it has another pa"),
-        (("encrypted.p12", None, None), "or it has another password"),
+        (
+            ("encrypted.p12", None, None),
+            "or it has another password; check the file, and that with its password, client-key-pass",
+        ),
         (("encrypted.p12", None, "wrong"), "or it has another password"),
         (("no-key.p12", None, None), "it holds no certificate with its key"),
         (("open.p12", "key.pem", None), "there is a key besides it, and it holds no PEM data"),

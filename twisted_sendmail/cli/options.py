@@ -30,7 +30,7 @@ from twisted_sendmail.client import (
 )
 from twisted_sendmail.exit_status import CommandError, ExitStatus
 from twisted_sendmail.sasl import Credentials, Secret, TokenSource, certificate_only
-from twisted_sendmail.secret_file import check_secret_file
+from twisted_sendmail.secret_file import check_secret_file, why_unreadable
 from twisted_sendmail.smtp import InvalidServer, full_url, printable, shown_url
 
 if TYPE_CHECKING:
@@ -627,10 +627,8 @@ def _from_file(name: str, *, world_readable: bool, what: str = "password file") 
             status = os.fstat(file.fileno())
             content = file.read(_MAX_SECRET_BYTES + 1)
     except OSError as e:
-        raise CommandError(
-            f"{what} {shown} cannot be read: {e.strerror or type(e).__name__}",
-            ExitStatus.NOINPUT,
-        ) from None
+        why, remedy = why_unreadable(name, e)
+        raise CommandError(f"{what} {why}; {remedy}", ExitStatus.NOINPUT) from None
     try:
         check_secret_file(name, status, world_readable=world_readable)
     except InvalidServer as e:

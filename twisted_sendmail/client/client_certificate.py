@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+# Options, keys and parameters have this name.
+_PASSWORD_FILE = "client-key-password-file"  # noqa: S105 - a name
+
+
 def use_client_certificate(
     context: SSL.Context, certificate: str, key: str | None, password_file: str | None
 ) -> None:
@@ -62,13 +66,16 @@ def use_client_certificate(
         raise unusable(
             key_file,
             why,
-            remedy="give the file with its password" if password is None else "leave it out",
+            remedy=f"give the file with its password, {_PASSWORD_FILE}"
+            if password is None
+            else f"leave {_PASSWORD_FILE} out",
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        why = "it holds no usable PEM or PKCS#12 data"
+        why, remedy = "it holds no usable PEM or PKCS#12 data", ""
         if password is not None or b"-----BEGIN" not in data:
             why += ", or it has another password"
-        raise unusable(key_file, why) from None
+            remedy = f"check the file, and that with its password, {_PASSWORD_FILE}"
+        raise unusable(key_file, why, remedy) from None
 
 
 def _chain_of(own: x509.Certificate, others: Iterable[x509.Certificate]) -> list[x509.Certificate]:

@@ -25,6 +25,7 @@ import attrs
 from twisted_sendmail.daemon.logging import LEVELS
 from twisted_sendmail.message import dkim_selector
 from twisted_sendmail.queue import QueueUnusable, is_database_url, open_store
+from twisted_sendmail.secret_file import why_unreadable
 from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, printable
 
 if sys.version_info >= (3, 11):
@@ -287,8 +288,7 @@ def readable_file(value: object, folder: Path) -> Path:
         with file.open("rb") as opened:
             opened.read(1)
     except OSError as e:
-        why = f"{printable(str(file), 200)} cannot be read: {e.strerror or type(e).__name__}"
-        raise InvalidValue(why, "check the name and its permissions") from None
+        raise InvalidValue(*why_unreadable(file, e)) from None
     return file
 
 

@@ -8,7 +8,7 @@ import attrs
 
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.daemon.secrets import SecretSource, secret_source
-from twisted_sendmail.oauth import OAuthSettings, RefreshTokenFile, token_source
+from twisted_sendmail.oauth import OAuthSettings
 from twisted_sendmail.sasl import Secret
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ def oauth_tokens(
         if getattr(table, name) is not None:
             with at_key(name.replace("_", "-")):
                 SecretSource("command", getattr(table, name)).check()
-    if table.oauth_refresh_token_file is not None:
+    with at_key(key):
+        store = settings.store(reactor)
+    if table.oauth_refresh_token_file is not None and store is not None:
         with at_key("oauth-refresh-token-file"):
-            RefreshTokenFile(reactor, table.oauth_refresh_token_file).check()
+            store.check()
     with at_key(key):
         try:
-            return token_source(reactor, settings)
+            return settings.source(reactor, store)
         except ImportError as e:
             raise InvalidValue(str(e)) from None
