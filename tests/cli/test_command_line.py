@@ -37,7 +37,11 @@ WRONG = [
     ("check", 64, "give its URL, or set the variable TWISTED_SENDMAIL_SERVER"),
     ("login", 64, "there are no settings of OAuth; add --oauth-provider"),
     ("login --port 0", 64, "it is a number from 1 to 65535"),
-    ("check smtps://x --mechanism external", 64, "EXTERNAL needs a certificate; add --client-cert"),
+    (
+        "check smtps://x --mechanism external",
+        64,
+        "EXTERNAL needs a certificate; give --client-cert",
+    ),
     (
         "check smtps://a@x --mechanism EXTERNAL --password-file password",
         64,

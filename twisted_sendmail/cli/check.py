@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from attrs import evolve
 
-from twisted_sendmail.accounts import Account
 from twisted_sendmail.cli.options import (
     LOGIN_OPTIONS,
     PASSWORD_VARIABLE,
@@ -104,12 +103,12 @@ def execute(args: Namespace) -> int:
         name = None if account is not None else _name(args)
         # DNS decides which server the user belongs to.
         given = args if name is None else _without_login(args, name.host)
-        server = server_of(given, account, _watch(args), remedy="give its URL")
+        given = with_account_and_url(given, account)
+        server = server_of(given, _watch(args), remedy="give its URL")
     except (SendmailError, CommandError) as e:
         return _failed(args, e)
     if name is None:
-        merged, _ = with_account_and_url(args, account)
-        return react(lambda reactor: _check(merged, reactor, server, account))
+        return react(lambda reactor: _check(given, reactor, server))
     return react(lambda reactor: _check_name(args, reactor, server, name))
 
 
@@ -145,17 +144,17 @@ def _without_login(args: Namespace, host: str) -> Namespace:
 
 
 def _as(args: Namespace, server: str, user: str | None) -> Namespace:
-    """*args* for *server*; *user* logs in, unless an option names one, if there is a password or token."""
-    given = [getattr(args, name, None) for name in LOGIN_OPTIONS]
-    login = PASSWORD_VARIABLE in os.environ or any(each is not None for each in given)
+    """The options for *server*; *user* logs in, unless an option names one, if there is a password or token."""
+    login = PASSWORD_VARIABLE in os.environ or any(
+        getattr(args, name, None) is not None for name in LOGIN_OPTIONS
+    )
     named = args.user if args.user is not None or not login else user
-    return Namespace(**{**vars(args), "user": named, "server": server})
+    given = Namespace(**{**vars(args), "user": named, "server": server})
+    return with_account_and_url(given, None)
 
 
-async def _check(
-    args: Namespace, reactor: Any, server: SubmissionServer, account: Account | None
-) -> int:
-    return _show(args, await survey(reactor, server), account=account)
+async def _check(args: Namespace, reactor: Any, server: SubmissionServer) -> int:
+    return _show(args, await survey(reactor, server))
 
 
 async def _check_name(args: Namespace, reactor: Any, server: SubmissionServer, name: _Name) -> int:
@@ -174,26 +173,23 @@ async def _check_name(args: Namespace, reactor: Any, server: SubmissionServer, n
     address = name.user and f"{name.user}@{name.host}"
     try:
         if named:
-            given = _as(args, f"submission:{name.host}", address)
-            server = server_of(given, None, _watch(args), remedy="")
+            given, user = _as(args, f"submission:{name.host}", address), address
         else:
-            given = _as(args, name.host, name.user)
-            server = server_of(given, None, _watch(args), remedy="")
+            given, user = _as(args, name.host, name.user), name.user
+        server = server_of(given, _watch(args), remedy="")
     except (SendmailError, CommandError) as e:
         return _failed(args, e)
     found = await (survey(reactor, server) if named else survey_host(reactor, server, error))
-    return _show(args, found, name.user and (address if named else name.user))
+    return _show(given, found, user)
 
 
-def _show(
-    args: Namespace, found: Survey, user: str | None = None, account: Account | None = None
-) -> int:
+def _show(args: Namespace, found: Survey, user: str | None = None) -> int:
     seen = found.seen
     status = status_of_result(None, seen.error)
     judged = findings(found, datetime.now(timezone.utc))
     if user is not None and seen.error is None and not seen.authenticated:
         judged.insert(0, Finding(OK, f"the login as {user} was not tried: give --password-file"))
-    settings = _settings(args, found, user, account)
+    settings = _settings(args, found, user)
     if args.json:
         print_result(as_json(_json(found, judged, settings, status)))
     else:
@@ -380,9 +376,7 @@ _GIVEN = (
 )
 
 
-def _settings(
-    args: Namespace, found: Survey, user: str | None, account: Account | None
-) -> dict[str, Any]:
+def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any]:
     """The keys of an account, or of a smarthost of the relay, with which the server can be used.
 
     Empty if it cannot be used.
@@ -396,7 +390,7 @@ def _settings(
     user = args.user or user or (credentials.username if credentials is not None else None)
     if user:
         settings["user"] = user
-    login = _login_settings(args, account)
+    login = _login_settings(args)
     offered = set(seen.offered.auth)
     if credentials is None and not login and offered and offered <= {"XOAUTH2", "OAUTHBEARER"}:
         login["oauth-client-id"] = "…"
@@ -414,14 +408,14 @@ def _settings(
     return settings
 
 
-def _login_settings(args: Namespace, account: Account | None) -> dict[str, Any]:
+def _login_settings(args: Namespace) -> dict[str, Any]:
     """The keys that name the login, and no secret: a prompt and a password in an account have none."""
     given = {name: getattr(args, name, None) for name in LOGIN_OPTIONS}
     login = {name.replace("_", "-"): value for name, value in given.items() if value is not None}
     if "password-command" in login:
         login["password-shell"] = login.pop("password-command")
-    if not login and account is not None and account.secret is not None:
-        key, value = account.secret
+    if not login and args.secret is not None:
+        key, value = args.secret
         login = {} if key == "password" else {key: value}
     if login and args.bearer:
         login["bearer"] = True

@@ -29,7 +29,13 @@ from twisted_sendmail.client import (
     TLSTrust,
 )
 from twisted_sendmail.exit_status import CommandError, ExitStatus
-from twisted_sendmail.sasl import Credentials, Secret, TokenSource, certificate_only
+from twisted_sendmail.sasl import (
+    Credentials,
+    Secret,
+    TokenSource,
+    certificate_credentials,
+    certificate_only,
+)
 from twisted_sendmail.secret_file import check_secret_file, why_unreadable
 from twisted_sendmail.smtp import InvalidServer, full_url, printable, shown_url
 
@@ -277,26 +283,21 @@ def server_of_account(account: Account) -> SubmissionServer:
     add_server_options(parser)
     args = parser.parse_args([])
     args.server = None
-    return server_of(args, account, None, remedy="")
+    return server_of(with_account_and_url(args, account), None, remedy="")
 
 
 def server_of(
-    args: Namespace,
-    account: Account | None,
-    watch: Callable[[str], None] | None,
-    *,
-    remedy: str,
+    args: Namespace, watch: Callable[[str], None] | None, *, remedy: str
 ) -> SubmissionServer:
-    """The server that the options or *account* describe; an option precedes a key of the account.
+    """The server that the options describe.
 
-    :param args: ``args.server`` is a URL or ``HOST[:PORT]``; None: that of *account*, or else that of
-        the environment.
+    :param args: those of `with_account_and_url`.
     :param watch: called with each line of the redacted dialogue.
     :param remedy: the way to give a server, for the error without one.
     :raises CommandError: the options contradict each other, or a secret cannot be read.
     :raises InvalidInput: a value cannot be used.
     """
-    args, server = with_account_and_url(args, account)
+    server = args.server
     if not server:
         raise CommandError(
             f"there is no server; {remedy}, or set the variable {SERVER_VARIABLE}, or write an "
@@ -327,7 +328,7 @@ def server_of(
         "resolver": _resolver(args.name_server),
         "timeouts": Timeouts() if args.timeout is None else Timeouts(total=args.timeout),
         "watch": watch,
-        "ignore_extensions": () if account is None else account.ignore_extensions,
+        "ignore_extensions": args.ignore_extensions,
     }
     policy = None if args.tls is None else TLSPolicy(args.tls)
     # Check the server before a prompt asks for a password.
@@ -339,7 +340,7 @@ def server_of(
             f"a user cannot be given with --tls {without_user.tls.value} or its URL",
             remedy="use implicit TLS or STARTTLS: a password goes over TLS only",
         )
-    credentials = _credentials(args, user, account)
+    credentials = _credentials(args, user)
     if credentials is None:
         return without_user
     return _server(server, policy, {**settings, "credentials": credentials})
@@ -365,13 +366,16 @@ _OF_ACCOUNT = (
 )
 
 
-def with_account_and_url(args: Namespace, account: Account | None) -> tuple[Namespace, str]:
-    """*args* with the values of *account* and of the URL for the options that are not given; and the server.
+def with_account_and_url(args: Namespace, account: Account | None) -> Namespace:
+    """*args* with the values of *account* and of the URL for the options that are not given.
+
+    ``server`` is a URL without settings, ``HOST[:PORT]`` or empty: that of the options, of *account*, or of
+    the environment.  ``secret`` and ``ignore_extensions`` are those of *account*.
 
     :raises CommandError: an option contradicts the URL.
     :raises InvalidServer: the URL has a setting that cannot be used.
     """
-    merged = Namespace(**vars(args))
+    merged = Namespace(**vars(args), secret=None, ignore_extensions=())
     if account is not None:
         _fill_in(merged, account)
     server = merged.server if merged.server is not None else os.environ.get(SERVER_VARIABLE)
@@ -390,12 +394,14 @@ def with_account_and_url(args: Namespace, account: Account | None) -> tuple[Name
             setattr(merged, name, value)
         if "password-file" in settings and getattr(args, "password_command", None) is not None:
             raise CommandError("--password-command contradicts the server's URL; give one of them")
-    return merged, server
+    merged.server = server
+    return merged
 
 
 def _fill_in(args: Namespace, account: Account) -> None:
     """Set the options that are not given to the values of *account*."""
-    args.server = account.url
+    args.server, args.secret = account.url, account.secret
+    args.ignore_extensions = account.ignore_extensions
     password = getattr(args, "password_file", None) or getattr(args, "password_command", None)
     names = _OF_ACCOUNT if password else _OF_ACCOUNT + _OAUTH
     if any(getattr(args, name, None) is not None for name in _REFRESH_TOKEN):
@@ -466,10 +472,16 @@ def _user(args: Namespace, server: str) -> str | None:
 # -- the password -----------------------------------------------------------------
 
 
-def _credentials(args: Namespace, user: str | None, account: Account | None) -> Credentials | None:
+def _credentials(args: Namespace, user: str | None) -> Credentials | None:
     given = args.password_file is not None or args.password_command is not None
     if certificate_only(args.mechanism):
-        return _external(args, user, given=given or _oauth_settings(args) is not None)
+        return certificate_credentials(
+            user,
+            args.mechanism,
+            has_secret=given or _oauth_settings(args) is not None,
+            certificate=args.client_certificate,
+            setting="--client-certificate",
+        )
     if user is None:
         if given:
             raise CommandError(
@@ -495,20 +507,11 @@ def _credentials(args: Namespace, user: str | None, account: Account | None) -> 
             )
         except ImportError as e:
             raise CommandError(str(e), ExitStatus.CONFIG) from None
-    place = _place(args, None if account is None else account.secret)
+    place = _place(args)
     if args.bearer:
         token = _token_source(args, place) or _secret(args, user, place)
         return Credentials(user, token=token, mechanisms=args.mechanism)
     return Credentials(user, _secret(args, user, place), mechanisms=args.mechanism)
-
-
-def _external(args: Namespace, user: str | None, *, given: bool) -> Credentials:
-    """The credentials of a login by the client's certificate; *user* is the one to act as."""
-    if given:
-        raise CommandError("the mechanism EXTERNAL uses no password and no token; leave them out")
-    if args.client_certificate is None:
-        raise CommandError("the mechanism EXTERNAL needs a certificate; add --client-certificate")
-    return Credentials(user or "", mechanisms=args.mechanism)
 
 
 def _token_source(args: Namespace, place: tuple[str, Any] | None) -> TokenSource | None:
@@ -565,10 +568,11 @@ def login_of(
     :raises CommandError: the options contradict each other, or a secret cannot be read.
     :raises InvalidInput: a value cannot be used.
     """
-    args, server = with_account_and_url(args, account)
-    user = _user(args, server) if server else args.user
-    if server:
-        _ = _server(server, None, {})
+    args = with_account_and_url(args, account)
+    user = args.user
+    if args.server:
+        user = _user(args, args.server)
+        _ = _server(args.server, None, {})
     settings = _oauth_settings(args)
     if settings is None:
         raise CommandError(
@@ -583,7 +587,7 @@ def new_password(args: Namespace, user: str) -> str:
 
     :raises CommandError: there is no password, or it cannot be read.
     """
-    password = _secret(args, user, _place(args, None))
+    password = _secret(args, user, _place(args))
     given = args.password_file is not None or args.password_command is not None
     if not given and PASSWORD_VARIABLE not in os.environ and _prompt(user, "again") != password:
         raise CommandError("the two passwords differ", ExitStatus.DATAERR)
@@ -592,12 +596,13 @@ def new_password(args: Namespace, user: str) -> str:
     return password
 
 
-def _place(args: Namespace, of_account: tuple[str, Any] | None) -> tuple[str, Any] | None:
+def _place(args: Namespace) -> tuple[str, Any] | None:
     """Return the key of an account that gives the place of the secret, and its value; None: it is not given."""
     if args.password_file is not None:
         return "password-file", args.password_file
     if args.password_command is not None:
         return "password-shell", args.password_command
+    of_account: tuple[str, Any] | None = getattr(args, "secret", None)
     return of_account
 
 

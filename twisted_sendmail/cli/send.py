@@ -19,7 +19,13 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from twisted_sendmail.cli.input_file import open_input
-from twisted_sendmail.cli.options import SERVER_VARIABLE, account_of, add_server_options, server_of
+from twisted_sendmail.cli.options import (
+    SERVER_VARIABLE,
+    account_of,
+    add_server_options,
+    server_of,
+    with_account_and_url,
+)
 from twisted_sendmail.cli.output import (
     accepted_line,
     as_json,
@@ -111,7 +117,9 @@ def execute(args: Namespace) -> int:
         # A message that is only printed needs no server, and no password.
         server = None
         if not args.print_only:
-            server = server_of(args, account, watch, remedy="add --server URL")
+            server = server_of(
+                with_account_and_url(args, account), watch, remedy="add --server URL"
+            )
         submission = _submission_of(args, account)
     except (SendmailError, CommandError) as e:
         return _print_outcome(args, None, e)

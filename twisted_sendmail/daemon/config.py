@@ -50,7 +50,13 @@ from twisted_sendmail.relay import (
     RetryPolicy,
     RouteSettings,
 )
-from twisted_sendmail.sasl import Credentials, Secret, certificate_only, check_mechanisms
+from twisted_sendmail.sasl import (
+    Credentials,
+    Secret,
+    certificate_credentials,
+    certificate_only,
+    check_mechanisms,
+)
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.server import PasswordFile, ServerTLS
 from twisted_sendmail.smtp import InvalidInput, Mailbox, full_url, printable
@@ -418,7 +424,12 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
         raise InvalidValue("there is a password too", "give one of them", "oauth-client-id")
     if certificate_only(table.mechanisms):
         with at_key("mechanisms"):
-            credentials = _external(table, user, given=secret is not None or tokens is not None)
+            credentials = certificate_credentials(
+                user,
+                table.mechanisms or (),
+                has_secret=secret is not None or tokens is not None,
+                certificate=table.client_certificate,
+            )
         return attrs.evolve(_over_tls(server), credentials=credentials)
     if user is None:
         if secret is not None or tokens is not None:
@@ -451,15 +462,6 @@ def _over_tls(server: SubmissionServer) -> SubmissionServer:
         remedy = "write smtps:// or smtp+starttls://"
         raise InvalidValue("a password goes over TLS only", remedy, "url")
     return server
-
-
-def _external(table: SmarthostTable, user: str | None, *, given: bool) -> Credentials:
-    """Return the credentials of a login by the relay's certificate; *user* is the one to act as."""
-    if given:
-        raise InvalidValue("EXTERNAL uses no password and no token", "leave them out")
-    if table.client_certificate is None:
-        raise InvalidValue("EXTERNAL needs a certificate", "give client-certificate")
-    return Credentials(user or "", mechanisms=table.mechanisms)
 
 
 @contextlib.contextmanager

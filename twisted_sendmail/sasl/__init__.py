@@ -13,6 +13,7 @@ from twisted_sendmail.sasl.mechanism import MAX_CHALLENGE, MAX_ROUNDS, Mechanism
 from twisted_sendmail.sasl.negotiation import (
     MECHANISMS,
     MechanismFactory,
+    certificate_credentials,
     certificate_only,
     check_mechanisms,
     choose,
@@ -55,6 +56,7 @@ __all__ = [
     "Secret",
     "Token",
     "TokenSource",
+    "certificate_credentials",
     "certificate_only",
     "check_mechanisms",
     "choose",

@@ -7,7 +7,7 @@ which refusals those are, ``client/auth`` decides.  RFC 4422 section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -78,6 +78,29 @@ def check_mechanisms(
 def certificate_only(mechanisms: Collection[str] | None) -> bool:
     """Return whether these mechanisms log in by the certificate of the client, without a secret."""
     return bool(mechanisms) and all(name.upper() == External.name for name in mechanisms or ())
+
+
+def certificate_credentials(
+    user: str | None,
+    mechanisms: Sequence[str],
+    *,
+    has_secret: bool,
+    certificate: object,
+    setting: str = "client-certificate",
+) -> Credentials:
+    """Return the credentials of a login by the client's certificate alone, for settings of a person.
+
+    :param user: the one to act as; None: the owner of the certificate.
+    :param has_secret: the settings have a password or a token too.
+    :param certificate: None if the settings have none.
+    :param setting: the name of the setting for the certificate.
+    :raises InvalidInput: the settings have a secret, or no certificate.
+    """
+    if has_secret:
+        raise InvalidInput("EXTERNAL uses no password and no token", remedy="leave them out")
+    if certificate is None:
+        raise InvalidInput("EXTERNAL needs a certificate", remedy=f"give {setting}")
+    return Credentials(user or "", mechanisms=mechanisms)
 
 
 def choose(
