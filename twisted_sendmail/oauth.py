@@ -44,7 +44,7 @@ from twisted_sendmail.extras import missing_extra
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import CredentialsUnavailable, Secret, Token, TokenSource
 from twisted_sendmail.secret_file import read_file
-from twisted_sendmail.secret_reader import one_line, run_command, write_file
+from twisted_sendmail.secret_reader import Command, one_line, write_file
 from twisted_sendmail.shared_result import SharedResult
 from twisted_sendmail.smtp import (
     AuthenticationFailed,
@@ -1054,14 +1054,15 @@ class RefreshTokenCommands(RefreshTokenStore):
 
     def load(self) -> Deferred[str]:
         """Run the command that prints the token; 30 s at most."""
-        return _read(self._reactor, lambda: run_command(self._load))
+        command = Command(self._load)
+        return _read(self._reactor, command.run, command.kill)
 
     def save(self, token: str) -> Deferred[None]:
         """Run the command that stores the token; 30 s at most."""
         line = Secret(f"{token}\n")
 
         def save() -> None:
-            _ = run_command(self._save, line.reveal().encode("utf-8"))
+            _ = Command(self._save).run(line.reveal().encode("utf-8"))
 
         return off_reactor(self._reactor, save)
 
@@ -1086,7 +1087,8 @@ class CommandTokens(TokenSource):
 
         :raises CredentialsUnavailable: the command fails.
         """
-        return _read(self._reactor, lambda: run_command(self._command)).addCallback(Token)
+        command = Command(self._command)
+        return _read(self._reactor, command.run, command.kill).addCallback(Token)
 
 
 class FileTokens(TokenSource):
@@ -1115,7 +1117,9 @@ class FileTokens(TokenSource):
         ).addCallback(Token)
 
 
-def _read(reactor: Any, read: Callable[[], bytes]) -> Deferred[str]:
+def _read(
+    reactor: Any, read: Callable[[], bytes], end: Callable[[], None] | None = None
+) -> Deferred[str]:
     def text() -> str:
         try:
             return one_line(read())
@@ -1124,4 +1128,4 @@ def _read(reactor: Any, read: Callable[[], bytes]) -> Deferred[str]:
                 "the token cannot be had", detail=e.detail, remedy=e.remedy, phase="AUTH"
             ) from None
 
-    return off_reactor(reactor, text)
+    return off_reactor(reactor, text, end)

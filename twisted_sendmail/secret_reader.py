@@ -6,8 +6,10 @@ All of it blocks. No error quotes a secret, and the stderr of a command is throw
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,35 +60,85 @@ def write_file(path: Path, content: bytes) -> None:
         raise _unusable(why, "make its directory writable for this user") from None
 
 
-def run_command(words: Sequence[str], content: bytes | None = None) -> bytes:
-    """Run a command, for :data:`COMMAND_TIMEOUT` at most; return its output.
+class Command:
+    """A command that prints a secret, or reads one from its standard input.
 
-    :param content: its standard input; None: it has none.
-    :raises InvalidServer: it cannot be run, fails, or takes too long.
+    :param words: the program and its arguments.
     """
-    try:
-        process = subprocess.Popen(  # noqa: S603 - the operator's own command
-            words,
-            stdin=subprocess.DEVNULL if content is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError as e:
-        why = f"the command cannot be run: {e.strerror or type(e).__name__}"
-        raise _unusable(why, "check its name") from None
-    with process:
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+        self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
+
+    def run(self, content: bytes | None = None) -> bytes:
+        """Run it, for :data:`COMMAND_TIMEOUT` at most; return its output.
+
+        :param content: its standard input, of :data:`MAX_SECRET_SIZE` octets at most; None: it has none.
+        :raises InvalidServer: it cannot be run, fails, takes too long, or prints too much.
+        """
+        end = time.monotonic() + COMMAND_TIMEOUT
         try:
-            output, _ = process.communicate(content, timeout=COMMAND_TIMEOUT)
-        except subprocess.TimeoutExpired:
+            process = self._process = subprocess.Popen(  # noqa: S603 - the operator's own command
+                self._words,
+                stdin=subprocess.DEVNULL if content is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as e:
+            why = f"the command cannot be run: {e.strerror or type(e).__name__}"
+            raise _unusable(why, "check its name") from None
+        if self._killed:
+            self.kill()
+        with process:
+            try:
+                if process.stdin is not None:
+                    # The pipe holds all of it, and a command need not read it.
+                    with suppress(BrokenPipeError), process.stdin as pipe:
+                        _ = pipe.write(content or b"")
+                output = _output(process, end)
+                _ = process.wait(max(end - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                self.kill()
+                why = f"the command took longer than {COMMAND_TIMEOUT:.0f} s"
+                raise _unusable(why, "run it by hand") from None
+            except InvalidServer:
+                self.kill()
+                raise
+        if process.returncode:
+            why = f"the command failed with status {process.returncode}"
+            raise _unusable(why, "run it by hand as the same user")
+        return output
+
+    def kill(self) -> None:
+        """End it, also from another thread and before it runs; it fails then."""
+        self._killed = True
+        process = self._process
+        if process is not None and process.poll() is None:
             # The command has a session of its own: this ends its children too.
-            os.killpg(process.pid, signal.SIGKILL)
-            why = f"the command took longer than {COMMAND_TIMEOUT:.0f} s"
-            raise _unusable(why, "run it by hand") from None
-    if process.returncode:
-        why = f"the command failed with status {process.returncode}"
-        raise _unusable(why, "run it by hand as the same user")
-    return output
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _output(process: subprocess.Popen[bytes], end: float) -> bytes:
+    """Return what *process* prints until it closes its output.
+
+    :raises TimeoutExpired: it does not close it until *end*.
+    :raises InvalidServer: it prints too much.
+    """
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    output, descriptor = bytearray(), process.stdout.fileno()
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    while waiting.poll(max(end - time.monotonic(), 0) * 1000):
+        piece = os.read(descriptor, MAX_SECRET_SIZE)
+        if not piece:
+            return bytes(output)
+        output += piece
+        if len(output) > MAX_SECRET_SIZE:
+            raise _too_long()
+    raise subprocess.TimeoutExpired(process.args, COMMAND_TIMEOUT)
 
 
 def secret_text(content: bytes) -> str:
@@ -95,9 +147,7 @@ def secret_text(content: bytes) -> str:
     :raises InvalidServer: it is too long, or not UTF-8.
     """
     if len(content) > MAX_SECRET_SIZE:
-        raise _unusable(
-            f"the secret is longer than {MAX_SECRET_SIZE} octets", "give a file with a secret"
-        )
+        raise _too_long()
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
@@ -116,6 +166,12 @@ def one_line(content: bytes) -> str:
         why = "the secret is empty, or more than one line"
         raise _unusable(why, "write the secret alone into it")
     return text
+
+
+def _too_long() -> InvalidServer:
+    return _unusable(
+        f"the secret is longer than {MAX_SECRET_SIZE} octets", "give a file with a secret"
+    )
 
 
 def _unusable(why: str, remedy: str) -> InvalidServer:

@@ -17,7 +17,7 @@ from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import CredentialsUnavailable
 from twisted_sendmail.secret_file import read_file
-from twisted_sendmail.secret_reader import one_line, run_command, secret_text
+from twisted_sendmail.secret_reader import Command, one_line, secret_text
 from twisted_sendmail.smtp import InvalidServer, printable
 
 if TYPE_CHECKING:
@@ -85,11 +85,19 @@ class SecretSource:
 
         :raises InvalidValue: it is not available.
         """
+        return self._read(self._command())
+
+    def _read(self, command: Command | None) -> str:
         try:
-            content = self._content()
+            content = self._content() if command is None else command.run()
             return secret_text(content) if self.whole else one_line(content)
         except InvalidServer as e:
             raise InvalidValue(e.detail, e.remedy) from None
+
+    def _command(self) -> Command | None:
+        if self.kind == "shell":
+            return Command(["/bin/sh", "-c", self.place])
+        return Command(self.place) if self.kind == "command" else None
 
     def _content(self) -> bytes:
         if self.kind == "file":
@@ -97,27 +105,28 @@ class SecretSource:
         if self.kind == "credential":
             # systemd protects the directory.
             return read_file(_credential_path(self.place), world_readable=True)
-        if self.kind == "environment":
-            if self.place not in os.environ:
-                why = f"the variable {printable(self.place, 60)} is not set"
-                raise InvalidValue(why, "set it where the relay is started")
-            return os.environb[os.fsencode(self.place)]
-        if self.kind == "shell":
-            return run_command(["/bin/sh", "-c", self.place])
-        return run_command(self.place)
+        if self.place not in os.environ:
+            why = f"the variable {printable(self.place, 60)} is not set"
+            raise InvalidValue(why, "set it where the relay is started")
+        return os.environb[os.fsencode(self.place)]
 
     def provider(self, reactor: Any) -> Callable[[], Deferred[str]]:
         """Return a function that reads the secret again, in a thread; the secret may have changed."""
 
-        def read() -> str:
-            try:
-                return self.read()
-            except InvalidValue as e:
-                raise CredentialsUnavailable(
-                    "the password cannot be had", detail=e.why, remedy=e.remedy, phase="AUTH"
-                ) from None
+        def provide() -> Deferred[str]:
+            command = self._command()
 
-        return lambda: off_reactor(reactor, read)
+            def read() -> str:
+                try:
+                    return self._read(command)
+                except InvalidValue as e:
+                    raise CredentialsUnavailable(
+                        "the password cannot be had", detail=e.why, remedy=e.remedy, phase="AUTH"
+                    ) from None
+
+            return off_reactor(reactor, read, None if command is None else command.kill)
+
+        return provide
 
     def tokens(self, reactor: Any) -> TokenSource | Callable[[], Deferred[str]]:
         """Return a source that reads the secret again, for each connection and after a refusal.
