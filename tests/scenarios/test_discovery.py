@@ -313,12 +313,17 @@ async def test_a_bogus_answer_is_no_answer(world: World, rcode: int) -> None:
 
 
 def _malformed(query: bytes) -> bytes:
-    """Return an answer with a TLSA record of two octets, where three and a digest are needed."""
+    """Return an answer with a TLSA record of two octets, where three and a digest are needed.
+
+    For a name with ``good`` in it there are others beside it.
+    """
     asked = dns.message.from_wire(query)
     reply = dns.message.make_response(asked)
     kind = dns.rdatatype.TLSA
     records = dns.rrset.RRset(asked.question[0].name, dns.rdataclass.IN, kind)
-    records.add(dns.rdata.GenericRdata(dns.rdataclass.IN, kind, b"\3\1"), 60)
+    good = [b"\3\1\1" + bytes(32), b"\3\0\1" + bytes(32)]
+    for octets in (b"\3\1", *(good if b"good" in query else [])):
+        records.add(dns.rdata.GenericRdata(dns.rdataclass.IN, kind, octets), 60)
     reply.answer.append(records)
     return reply.to_wire()
 
@@ -338,13 +343,15 @@ class _MalformedByTCP(Int16StringReceiver):
 async def test_an_answer_that_cannot_be_parsed_is_not_called_a_timeout(
     reactor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By UDP it may be forged, and is ignored; by TCP its error is reported."""
+    """By UDP it may be forged, and is ignored; by TCP its error is reported, or the other records count."""
     monkeypatch.setattr(dns_lookup, "QUERY_TIMEOUT", 0.1)
     tcp = reactor.listenTCP(0, Factory.forProtocol(_MalformedByTCP), interface="127.0.0.1")
     number = tcp.getHost().port
     udp = reactor.listenUDP(number, _MalformedByUDP(), interface="127.0.0.1")
     with pytest.raises(ConnectFailed, match=r"TLSA records of mx\.test cannot .* malformed"):
         await DNSResolver(f"127.0.0.1:{number}").lookup(reactor, "mx.test", "TLSA")
+    answer = await DNSResolver(f"127.0.0.1:{number}").lookup(reactor, "good.test", "TLSA")
+    assert sorted(each.selector for each in answer.records) == [0, 1]
     await udp.stopListening()
     await tcp.stopListening()
 

@@ -8,6 +8,8 @@ with a verified name: otherwise the answer could be changed on its way.  The que
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
@@ -99,11 +101,10 @@ class DNSResolver:
         for text in given:
             tls, address, port, name = _parts(text)
             if tls:
-                nameservers.append(
-                    dns.nameserver.DoTNameserver(address, port or 853, hostname=name)
-                )
+                kind = _lenient(dns.nameserver.DoTNameserver)
+                nameservers.append(kind(address, port or 853, hostname=name))
             else:
-                nameservers.append(dns.nameserver.Do53Nameserver(address, port or 53))
+                nameservers.append(_lenient(dns.nameserver.Do53Nameserver)(address, port or 53))
                 self._trusted = self._trusted and ip_address(address).is_loopback
         if given:
             self._resolver.nameservers = nameservers
@@ -146,11 +147,47 @@ class DNSResolver:
         try:
             return resolve(lifetime=QUERY_TIMEOUT)
         except self._no_answer:
-            # By UDP an answer that cannot be parsed counts as a forged one, and the right one is waited for.
+            # By UDP an answer that cannot be parsed counts as a forged one, and the right one is waited for; by
+            # TCP the rest of it counts.
             return resolve(tcp=True, lifetime=TCP_TIMEOUT)
 
     def _is_validated(self, response: Any) -> bool:
         return self._trusted and bool(response.flags & self._ad)
+
+
+def _lenient(kind: Any) -> Any:
+    """Return a kind of name server for which a record that cannot be parsed does not disable the others.
+
+    One malformed TLSA record is ignored (RFC 7671); dnspython's queries reject the whole answer then.
+    """
+    import dns.exception
+
+    class Lenient(kind):  # type: ignore[misc]  # a class of dnspython
+        def query(self, request: Any, timeout: float, *args: Any, **options: Any) -> Any:
+            try:
+                return super().query(request, timeout, *args, **options)
+            except dns.exception.FormError:
+                response = _what_parses(self, request, timeout)
+                if not response.answer or not request.is_response(response):
+                    raise
+                return response
+
+    return Lenient
+
+
+def _what_parses(server: Any, request: Any, timeout: float) -> Any:
+    """Ask once more by TCP, or TLS; return the answer without the records that cannot be parsed."""
+    import dns.message
+    import dns.query
+
+    with socket.create_connection((server.address, server.port), timeout) as connection:
+        if (name := getattr(server, "hostname", None)) is not None:
+            context = ssl.create_default_context()
+            connection = context.wrap_socket(connection, server_hostname=name)  # noqa: PLW2901 - the same, by TLS
+        with connection, connection.makefile("rb") as stream:
+            _ = dns.query.send_tcp(connection, request)
+            size = int.from_bytes(stream.read(2), "big")
+            return dns.message.from_wire(stream.read(size), continue_on_error=True)
 
 
 def _parts(text: str) -> tuple[bool, str, int | None, str | None]:
