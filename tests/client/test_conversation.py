@@ -306,7 +306,17 @@ def test_another_protocols_banner_ends_it_at_once(net: Net, banner: bytes) -> No
     """Not by timeout."""
     result = net.send(net.server({"GREETING": banner + b"x"}))
     assert isinstance(result.error, ProtocolBreach)
+    assert "in the greeting at " in str(result.error)
+    assert result.error.remedy == "check host and port: TLS or another protocol answers there"
     assert net.clock.seconds() == 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"tls": TLSPolicy.NONE, "credentials": None}])
+def test_a_name_that_the_server_refuses_can_be_changed(net: Net, settings: Any) -> None:
+    refused = "501 5.5.4 Invalid name"
+    error = net.send(net.server({"EHLO": refused, "HELO": refused}), **settings).error
+    expected = "give another as helo_name" if settings else "use smtps://"
+    assert expected in str(error)
 
 
 def test_the_code_may_not_change_within_a_reply(net: Net) -> None:

@@ -243,3 +243,28 @@ def test_errors_are_of_the_builtin_that_people_catch(net: Net) -> None:
     assert issubclass(SendTimeout, TimeoutError)
     assert issubclass(ConnectionClosed, ConnectionError)
     assert not issubclass(ProtocolBreach, OSError)
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("GREETING", "before the greeting"),
+        ("EHLO", "before the reply to EHLO"),
+        ("STARTTLS", "before the reply to STARTTLS"),
+        ("AUTH", "before the reply to AUTH"),
+        ("MAIL", "before the reply to MAIL"),
+        ("RCPT", "before the reply to RCPT"),
+        ("DATA", "before the reply to DATA"),
+    ],
+)
+def test_the_error_tells_when_the_connection_was_lost(net: Net, at: str, words: str) -> None:
+    error = net.send(net.server({at: CLOSE})).error
+    assert isinstance(error, ConnectionClosed)
+    assert f"connection lost {words} at mx.example.net[" in str(error)
+
+
+def test_the_error_tells_which_command_was_answered_by_421(net: Net) -> None:
+    error = net.send(net.server({"AUTH": ("421 4.7.0 too many errors", CLOSE)})).error
+    assert "AUTH" in str(error)
+    error = net.send(net.server({"MAIL": ("421 4.3.2 going down", CLOSE)})).error
+    assert "connection closed in the reply to MAIL by " in str(error)

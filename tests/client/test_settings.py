@@ -70,3 +70,18 @@ def test_a_setting_that_cannot_be_used_is_an_error_of_one_line(
 ) -> None:
     with pytest.raises(InvalidInput, match=error):
         SubmissionServer.from_settings(**settings)
+
+
+@pytest.mark.parametrize("zone", ["%eth0", "%25eth0"])
+def test_an_ipv6_address_may_have_a_zone(zone: str) -> None:
+    server = SubmissionServer.from_url(f"smtps://[fe80::1{zone}]")
+    assert (server.host, str(server)) == ("fe80::1%eth0", "smtps://[fe80::1%25eth0]:465")
+    assert SubmissionServer("fe80::1%eth0", 465) == server
+
+
+@pytest.mark.parametrize(
+    "host", ["fe80::1%", "fe80::1%a b", "fe80::1%a/b", "fe80::%eth0::1", "x%y"]
+)
+def test_what_is_no_zone_is_an_error(host: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot be used"):
+        SubmissionServer(host)

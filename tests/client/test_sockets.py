@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ from twisted_sendmail import (
     Credentials,
     DeliveryInDoubt,
     ProtocolBreach,
+    SubmissionServer,
     TLSError,
     TLSPolicy,
     TLSTrust,
     sendmail,
+    submit,
 )
+from twisted_sendmail.testing import LoopbackServer, faults
 
 LINE = b"x" * 76 + b"\r\n"
 
@@ -256,3 +260,30 @@ async def test_clear_text_on_the_implicit_port(loopback: Loopback) -> None:
     error = await loopback.error(sending)
     assert isinstance(error, TLSError)
     assert "clear text" in str(error)
+
+
+def link_local_address() -> str | None:
+    """An address of this machine that needs a zone, with it."""
+    try:
+        lines = Path("/proc/net/if_inet6").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    for digits, _, _, _, _, interface in map(str.split, lines):
+        address = IPv6Address(int(digits, 16))
+        if address.is_link_local:
+            return f"{address}%{interface}"
+    return None
+
+
+@pytest.mark.skipif(link_local_address() is None, reason="no link-local address")
+@pytest_twisted.ensureDeferred
+async def test_a_link_local_address_is_connected_to_and_verified(reactor: Any) -> None:
+    host = link_local_address() or ""
+    certificate = faults.certificate_for(host.partition("%")[0])
+    async with LoopbackServer(reactor, host=host, faults=[certificate]) as server:
+        for url in (server.url, server.tls_url):
+            to = SubmissionServer.from_url(url, trust=TLSTrust(ca_file=server.ca_file))
+            report = await submit(
+                reactor, to, BODY, sender="a@example.org", recipients="b@example.net"
+            )
+            assert len(report.accepted) == 1

@@ -29,6 +29,7 @@ __all__ = [
     "Timeouts",
     "find_servers",
     "find_tlsa",
+    "host_and_port",
     "is_address",
     "is_loopback",
     "prepare_message",
@@ -46,7 +47,11 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
     from twisted_sendmail.client.pool import PoolLimits
     from twisted_sendmail.client.probe import ProbeResult, probe_server
-    from twisted_sendmail.client.server_config import SubmissionServer, is_loopback
+    from twisted_sendmail.client.server_config import (
+        SubmissionServer,
+        host_and_port,
+        is_loopback,
+    )
     from twisted_sendmail.client.submission import sendmail, submit
     from twisted_sendmail.client.timeouts import Cancelled, Timeouts
     from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust, is_address
@@ -62,7 +67,7 @@ else:
             "mailer": "Item Mailer MailerStats",
             "pool": "PoolLimits",
             "probe": "ProbeResult probe_server",
-            "server_config": "SubmissionServer is_loopback",
+            "server_config": "SubmissionServer host_and_port is_loopback",
             "submission": "sendmail submit",
             "timeouts": "Cancelled Timeouts",
             "tls": "ServerVerifier TLSPolicy TLSTrust is_address",

@@ -33,6 +33,7 @@ from twisted_sendmail.smtp import (
     ConnectFailed,
     ConnectionFailed,
     DANEUnavailable,
+    ProtocolBreach,
     SendmailError,
     SendTimeout,
     StartTLSUnavailable,
@@ -90,6 +91,8 @@ async def open_session(
         await _make_ready(clock, protocol, server, silence, context=context, tlsa=tlsa)
     except SendmailError as error:
         silence.explain(error)
+        if isinstance(error, ProtocolBreach) and error.phase == "greeting":
+            error.remedy = "check host and port: TLS or another protocol answers there"
         if unproved and isinstance(error, CertificateRejected):
             error.remedy = f"DNS names this server, and DNSSEC does not prove it: if it is right, write {server}"
         error.at(host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript)
@@ -147,8 +150,8 @@ async def _connect(clock: IReactorTime, server: SubmissionServer) -> SubmissionP
             clock, server.timeouts, server.host, transcript, server.extensions
         )
 
-    port = _port(server)
-    what = f"no connection to {server.host or 'the server'}{f':{port}' if port else ''}"
+    where = server.host or "the server" if _port(server) is None else server.host_and_port
+    what = f"no connection to {where}"
     limit = server.timeouts.connect
 
     def too_late(result: object, _: float) -> object:
@@ -306,10 +309,10 @@ async def _hello(protocol: SubmissionProtocol, name: str, server: SubmissionServ
         reply = await protocol.helo(name)
         if reply.positive:
             return
-        raise _refused(f"HELO {name}", reply, "HELO")
+        raise _name_refused(f"HELO {name}", reply, "HELO")
     if not protocol.session.secured and server.tls is TLSPolicy.STARTTLS:
         raise _no_starttls("EHLO was refused, and without it there is no STARTTLS", reply)
-    raise _refused(f"EHLO {name}", reply, "EHLO")
+    raise _name_refused(f"EHLO {name}", reply, "EHLO")
 
 
 async def _starttls(
@@ -349,6 +352,13 @@ def _no_starttls(why: str, reply: Reply | None = None) -> StartTLSUnavailable:
 def _refused(what: str, reply: Reply, phase: str) -> SendmailError:
     error = refusal(what, reply, phase=phase)
     error.connection_usable = False
+    return error
+
+
+def _name_refused(what: str, reply: Reply, phase: str) -> SendmailError:
+    error = _refused(what, reply, phase)
+    if reply.permanent:
+        error.remedy = "if the reply is about the name, give another as helo_name"
     return error
 
 

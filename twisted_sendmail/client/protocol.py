@@ -87,6 +87,7 @@ from twisted_sendmail.smtp import (
     Verb,
     check_reactor,
     check_type,
+    due_reply,
     printable,
 )
 from twisted_sendmail.socket_writer import SocketWriter
@@ -401,7 +402,7 @@ class SubmissionProtocol(Protocol):
             timer.clear()
         elif timer.key != session.turn:
             seconds = self.timeouts.of(verb)
-            self.await_event(session.turn, seconds, lambda: f"the reply to {session.owed}")
+            self.await_event(session.turn, seconds, lambda: due_reply(session.owed))
 
     def await_event(
         self,

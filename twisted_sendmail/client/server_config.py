@@ -9,6 +9,7 @@ RFC 8314 (ports and TLS), RFC 6409 (submission), RFC 6186 (SRV records), RFC 398
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ _PORTS = {TLSPolicy.IMPLICIT: 465, TLSPolicy.STARTTLS: 587}
 # Stands for the user and password of the URL, which None does not: it is no login.
 _OF_URL: Any = object()
 _USAGE = "write smtps://user@host, smtp+starttls://user@host:587 or submission:user@domain"
+_ZONE = re.compile(r"[A-Za-z0-9._~-]+\Z")
 #: Seconds for a notification of an application whose settings have no timeouts: it waits for them when it stops.
 _NOTIFICATION_TIMEOUT = 300.0
 
@@ -59,8 +61,9 @@ _NOTIFICATION_TIMEOUT = 300.0
 class SubmissionServer:
     r"""One submission server.
 
-    :param host: its name, or IP address (IPv6 without brackets); may be empty with an *endpoint*
-        and without TLS, or with a name or pin in *trust*.
+    :param host: its name, or IP address (IPv6 without brackets, and with a zone if it is link-local:
+        ``fe80::1%eth0``); may be empty with an *endpoint* and without TLS, or with a name or pin in
+        *trust*.
     :param port: by default 465 with implicit TLS, 587 with STARTTLS, else 25.
     :param tls: when TLS begins; by default implicit on port 465 and STARTTLS on others.
     :param trust: how the server proves its identity; by default the system's CAs and *host*.
@@ -385,8 +388,18 @@ class SubmissionServer:
         if self.discover:
             return f"{_DISCOVERED}:{self.host}"
         scheme = next(name for name, policy in _SCHEMES.items() if policy is self.tls)
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}"
+        # RFC 6874 section 2, for the zone of an address.
+        return f"{scheme}://{self.host_and_port.replace('%', '%25')}"
+
+    @property
+    def host_and_port(self) -> str:
+        """``mail.example.org:587``, or ``[2001:db8::1]:587``."""
+        return host_and_port(self.host, self.port)
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return both as in a URL, where an IPv6 address has brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _host(host: str) -> str:
@@ -403,8 +416,12 @@ def _host(host: str) -> str:
 
 
 def _host_name(host: str) -> str | None:
+    # The zone of a link-local address (RFC 4007 section 11): an interface of this machine.
+    address, percent, zone = host.partition("%")
+    if percent and (":" not in address or not _ZONE.match(zone)):
+        return None
     try:
-        name = domain_name(f"[IPv6:{host}]" if ":" in host else host)
+        name = domain_name(f"[IPv6:{address}]" if ":" in address else host)
     except InvalidInput:
         return None
     return host if ":" in host else name
@@ -483,7 +500,7 @@ def _parts(url: str) -> tuple[str, str | None, str | None, str, int | None] | st
         return "there is something after the host"
     if not parts.hostname:
         return "it has no host"
-    host = _host_name(parts.hostname)
+    host = _host_name(parts.hostname.replace("%25", "%", 1))
     if host is None:
         return "its host is neither a name nor an IP address"
     user = unquote(parts.username) if parts.username else None

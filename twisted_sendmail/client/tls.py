@@ -362,7 +362,8 @@ class ServerVerifier:
     ) -> None:
         self._trust = trust
         self._tlsa = tlsa
-        hosts = (trust.name or name,) if tlsa is None else tlsa.hosts
+        # A certificate holds no zone of an IPv6 address.
+        hosts = (trust.name or name.partition("%")[0],) if tlsa is None else tlsa.hosts
         self._name, *others = hosts
         #: Names that count besides.
         self._other_names = (*others, *trust.other_names)

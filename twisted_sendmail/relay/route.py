@@ -303,7 +303,7 @@ class Route:
         now = self._reactor.seconds()
         return RouteStats(
             name=self.name,
-            servers=tuple(f"{server.host}:{server.port}" for server in self.settings.servers),
+            servers=tuple(server.host_and_port for server in self.settings.servers),
             up=self.up,
             reason=self.reason,
             wait=self.back_off.left(now),

@@ -119,6 +119,7 @@ __all__ = [
     "check_type",
     "classify_reply",
     "domain_name",
+    "due_reply",
     "full_url",
     "hop_count",
     "is_canonical",
@@ -234,6 +235,7 @@ if TYPE_CHECKING:
         TLSFailure,
         UnsupportedMechanism,
         authentication_refusal,
+        due_reply,
         refusal,
     )
     from twisted_sendmail.smtp.escape import printable
@@ -304,7 +306,7 @@ else:
                 ProtocolBreach SendmailError SendTimeout ServerNotAuthentic
                 StartTLSUnavailable TemporaryAuthenticationFailure TLSAlert
                 TLSClosed TLSError TLSFailure UnsupportedMechanism
-                authentication_refusal refusal""",
+                authentication_refusal due_reply refusal""",
             "escape": "printable",
             "extensions": """
                 DERIVED_EXTENSIONS NO_PARAMETERS Extension ExtensionCommand

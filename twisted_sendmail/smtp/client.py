@@ -730,6 +730,9 @@ class ClientSession:
         why.transcript = self.transcript
         why.detail = self.redaction.text(why.detail)
         why.phase = why.phase or self._phase()
+        if why.command is None:
+            # Without its argument: the error may be that of other messages, too.
+            why.command = next((verb.value for verb in self._owed_verbs()), None)
         ended = self.confirmed is ClientState.QUIT and not self._owed
         self.transcript.add("--", "connection closed" if ended else str(why))
         for group in dict.fromkeys((*self._owed, *self._waiting)):

@@ -41,6 +41,8 @@ class SendmailError(Exception):
     remedy: str = ""
     #: The word between the failure and the host, if no reply of the host is the reason.
     _before_host: ClassVar[str] = "at"
+    #: The word between the failure and the reply that was due, if the error names one.
+    _before_reply: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -133,6 +135,8 @@ class SendmailError(Exception):
 
     def __str__(self) -> str:
         text = self.what
+        if self._before_reply and self.command and self.command not in text:
+            text += f" {self._before_reply} {due_reply(self.command)}"
         if self.host:
             text += f" {'by' if self.reply else self._before_host} {self.host}"
         why = str(self.reply) if self.reply else self.detail
@@ -143,6 +147,11 @@ class SendmailError(Exception):
         if self.remedy:
             text += f"; {self.remedy}"
         return printable(text, limit=1024)
+
+
+def due_reply(command: object) -> str:
+    """Return the words for the reply to *command*; the greeting answers none."""
+    return "the greeting" if str(command) == "greeting" else f"the reply to {command}"
 
 
 # -- input of the caller ------------------------------------------------------
@@ -182,9 +191,13 @@ class ConnectFailed(ConnectionFailed):
 class ConnectionClosed(ConnectionFailed):
     """The connection ended before the session did."""
 
+    _before_reply = "before"
+
 
 class ServiceClosing(ConnectionFailed):
     """The server is closing the connection (421)."""
+
+    _before_reply = "in"
 
 
 class SendTimeout(SendmailError, TimeoutError):
@@ -206,6 +219,7 @@ class ProtocolBreach(SendmailError):
     """The server broke the protocol; nothing further from it can be relied on."""
 
     temporary = True
+    _before_reply = "in"
 
 
 class UnexpectedResponse(ProtocolBreach):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
+from twisted_sendmail.client import host_and_port
 from twisted_sendmail.smtp import InvalidInput, check_reactor, check_type
 from twisted_sendmail.testing.recording import RecordingServer, ServerOptions
 
@@ -74,12 +75,13 @@ class LoopbackServer(RecordingServer):
     @property
     def url(self) -> str:
         """For STARTTLS, or clear text if there is no TLS."""
-        return f"{'smtp+starttls' if self._tls else 'smtp'}://{self.host}:{self.port}"
+        scheme = "smtp+starttls" if self._tls else "smtp"
+        return f"{scheme}://{host_and_port(self.host, self.port)}"
 
     @property
     def tls_url(self) -> str:
         """For implicit TLS."""
-        return f"smtps://{self.host}:{self.tls_port}"
+        return f"smtps://{host_and_port(self.host, self.tls_port)}"
 
     def start(self: _Self) -> Deferred[_Self]:
         """Listen; the result is this server.
