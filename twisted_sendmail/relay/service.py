@@ -408,7 +408,7 @@ class RelayService(Service):
                 _log.failure("an observer of the relay failed")
 
     def _check_tracked(self) -> None:
-        """Another process changed the queue: look whether tracked messages were removed."""
+        """Look whether tracked messages were removed: another process changed the queue."""
         ids = self._tracker.ids
         if not ids or self._checking_tracked:
             return
