@@ -257,8 +257,8 @@ def expired(row: QueuedRecipient) -> bool:
     return row.state is RecipientState.FAILED and row.status == EXPIRED
 
 
-def given_up(message: QueuedMessage) -> tuple[QueuedRecipient, ...]:
-    """Return the recipients of a message that the operator expired: none is tried."""
+def given_up(recipients: Sequence[QueuedRecipient]) -> tuple[QueuedRecipient, ...]:
+    """Return *recipients* of a message that the operator expired: none is tried."""
     return tuple(
         [
             attrs.evolve(
@@ -267,7 +267,7 @@ def given_up(message: QueuedMessage) -> tuple[QueuedRecipient, ...]:
                 status=EXPIRED,
                 reply="expired by the operator" + (f"; last: {row.reply}" if row.reply else ""),
             )
-            for row in message.pending
+            for row in recipients
         ]
     )
 
