@@ -186,6 +186,9 @@ class SubmissionProtocol(Protocol):
         #: The connection is gone.
         self.gone = False
 
+    def __repr__(self) -> str:
+        return f"<SubmissionProtocol {self.host}: {self.session.confirmed.value}>"
+
     # -- commands --------------------------------------------------------------------------
 
     def ehlo(self, domain: str) -> Deferred[Reply]:
