@@ -44,6 +44,7 @@ from twisted_sendmail.admin.web import (
     redirect,
     text_response,
 )
+from twisted_sendmail.client import is_loopback
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import QueueAction, Selection, id_number
 from twisted_sendmail.shared_result import SharedTasks
@@ -172,7 +173,7 @@ class AdminSite(Service):
                 detail="other hosts could read senders and recipients",
                 remedy="give interface=127.0.0.1, or set public",
             )
-        if host is not None and not _ip(host).is_unspecified:
+        if host is not None and not ip_address(host.partition("%")[0]).is_unspecified:
             self._names.add_address(host)
         self._port = port
         return port
@@ -431,11 +432,7 @@ def is_local(address: IAddress) -> bool:
     """Return True if only this machine can connect to *address*."""
     host: str | None = getattr(address, "host", None)
     # An address without a host is a Unix socket.
-    return host is None or _ip(host).is_loopback
-
-
-def _ip(host: str) -> Any:
-    return ip_address(host.partition("%")[0])
+    return host is None or is_loopback(host.partition("%")[0])
 
 
 async def _close(port: IListeningPort) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "find_servers",
     "find_tlsa",
     "host_and_port",
+    "host_name",
     "is_address",
     "is_loopback",
     "prepare_message",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from twisted_sendmail.client.connect import SILENCE_NOTE
+    from twisted_sendmail.client.connect import SILENCE_NOTE, host_name
     from twisted_sendmail.client.dane import TLSARecord, TLSARecords, find_tlsa
     from twisted_sendmail.client.delivery_job import Job, JobResult, prepare_message
     from twisted_sendmail.client.discovery import Candidate, find_servers
@@ -59,7 +60,7 @@ else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "connect": "SILENCE_NOTE",
+            "connect": "SILENCE_NOTE host_name",
             "dane": "TLSARecord TLSARecords find_tlsa",
             "delivery_job": "Job JobResult prepare_message",
             "discovery": "Candidate find_servers",

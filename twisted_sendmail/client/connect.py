@@ -362,6 +362,14 @@ def _name_refused(what: str, reply: Reply, phase: str) -> SendmailError:
     return error
 
 
+def host_name() -> str:
+    """Return the name of this machine, without a look-up, or ``localhost``: never a literal."""
+    try:
+        return domain_name(socket.gethostname())
+    except SendmailError:
+        return "localhost"
+
+
 def _own_name(protocol: SubmissionProtocol) -> str:
     """Return a full host name, or an address literal; never look a name up, which may block."""
     name = socket.gethostname()

@@ -7,13 +7,13 @@ They are Twisted's descriptions of server endpoints. In addition, address and po
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 
+from twisted_sendmail.client import is_loopback
 from twisted_sendmail.daemon.config_types import InvalidValue, text
 from twisted_sendmail.smtp import printable, shown_argument
 
@@ -69,10 +69,7 @@ class EndpointDescription:
         """True if only this machine can connect; False if that is not known."""
         if self.kind == "unix":
             return True
-        try:
-            return ip_address(self.interface).is_loopback
-        except ValueError:
-            return self.interface == "localhost"
+        return is_loopback(self.interface)
 
     def server(self, reactor: Any) -> IStreamServerEndpoint:
         """Make Twisted's endpoint; nothing is opened yet.

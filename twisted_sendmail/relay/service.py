@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,7 +18,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.logger import Logger
 
-from twisted_sendmail.client import SubmissionServer, prepare_message
+from twisted_sendmail.client import SubmissionServer, host_name, prepare_message
 from twisted_sendmail.queue import (
     CleanupPolicy,
     Queue,
@@ -39,12 +38,10 @@ from twisted_sendmail.relay.send import Queued, Tracker, enqueue
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
 from twisted_sendmail.shared_result import SharedResult
 from twisted_sendmail.smtp import (
-    InvalidInput,
     MailerClosed,
     check_callable,
     check_reactor,
     check_type,
-    domain_name,
 )
 
 if TYPE_CHECKING:
@@ -161,7 +158,7 @@ class RelayService(Service):
         if isinstance(server, str):
             server = SubmissionServer.from_url(server, password=password)
         route = RouteSettings("smarthost", (server,))
-        return cls(reactor, directory, RelaySettings(name or _host_name(), (route,)))
+        return cls(reactor, directory, RelaySettings(name or host_name(), (route,)))
 
     # -- start and stop ------------------------------------------------------------------
 
@@ -433,10 +430,3 @@ class RelayService(Service):
 
 def _not_running() -> MailerClosed:
     return MailerClosed("the relay is not running", remedy="start the service first")
-
-
-def _host_name() -> str:
-    try:
-        return domain_name(socket.gethostname())
-    except InvalidInput:
-        return "localhost"

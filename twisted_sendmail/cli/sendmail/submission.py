@@ -7,7 +7,6 @@ goes to the address that the account has for it, and never to a user of that nam
 from __future__ import annotations
 
 import gc
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +16,17 @@ from twisted_sendmail.cli.options import server_of_account
 from twisted_sendmail.cli.output import accepted_line, error_lines, print_error, print_note
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.cli.sendmail.message import InputMessage, envelope_of, envelope_sender
-from twisted_sendmail.client import submit
+from twisted_sendmail.client import host_name, submit
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_result
 from twisted_sendmail.message import HeaderFixer, Qualification, mailboxes
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
     Envelope,
-    InvalidInput,
     Mailbox,
     Recipient,
     ReversePath,
     SendmailError,
     UnusableRecipient,
-    domain_name,
     printable,
     refused_address,
 )
@@ -64,7 +61,7 @@ def submit_by(account: Account, options: SendmailOptions, user: User, message: I
         own.ascii_domain,
         sender if sender.mailbox else ReversePath(own),
         from_name=user.full_name if options.full_name is None else options.full_name,
-        qualification=Qualification(own.ascii_domain, _host_name()),
+        qualification=Qualification(own.ascii_domain, host_name()),
     )
     server = server_of_account(account)
     gc.enable()  # a submission may be long
@@ -133,10 +130,3 @@ def _with_local_mail(envelope: Envelope, account: Account) -> Envelope:
         else:
             recipients.append(Recipient(account.local_mail_to, each.notify, each.orcpt))
     return Envelope(envelope.sender, recipients, ret=envelope.ret, envid=envelope.envid)
-
-
-def _host_name() -> str:
-    try:
-        return domain_name(socket.gethostname())
-    except InvalidInput:
-        return _LOCAL
