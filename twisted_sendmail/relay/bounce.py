@@ -11,8 +11,8 @@ A report comes into the queue as any mail does (``Cleanup``): one to a local use
 of local users goes.
 
 A report is committed in the transaction that records the failure (``AttemptRecord.reports``).
-The number of reports is limited, because a forged sender could turn the relay against its owner: a
-failure beyond the limit is retried instead.  Nothing is recorded as failed without its report.
+The number of reports is limited, because reports about mail with a forged sender go to a third
+party: a failure beyond the limit is retried instead.  Nothing is recorded as failed without its report.
 
 ``BounceService`` decides and records; ``message.dsn`` composes the reports.
 
