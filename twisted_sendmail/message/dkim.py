@@ -39,11 +39,11 @@ from twisted_sendmail.smtp import (
     InvalidInput,
     InvalidMessage,
     InvalidServer,
-    Mailbox,
     SendmailError,
     check_type,
     domain_name,
     printable,
+    section_end,
 )
 
 if TYPE_CHECKING:
@@ -302,8 +302,8 @@ class SigningInput:
             self._body.feed(data)
             return
         held = self._held = self._held + data
-        end = 0 if held.startswith(b"\r\n") else held.find(b"\r\n\r\n") + 2
-        if end == 1:
+        end = section_end(held)
+        if end < 0:
             if len(held) > 2 * MAX_HEADER:
                 raise UnsignableMessage(
                     "the message cannot be signed",
@@ -472,7 +472,7 @@ def _signing_domain(value: str) -> str:
         if name.strip() == "d":
             domain = "".join(text.split()).rstrip(".").lower()
             try:
-                return Mailbox.parse(f"x@{domain}").ascii_domain.lower()
+                return domain_name(domain).lower()
             except InvalidAddress:
                 return domain
     return ""

@@ -38,6 +38,7 @@ from twisted_sendmail.smtp import (
     LineBreaker,
     is_canonical,
     long_line,
+    section_end,
 )
 
 # Levels of parts in parts.
@@ -133,8 +134,8 @@ class HeaderEncoder:
     def _read_header(self, *, last: bool) -> bool:
         """Encode a header, if it is complete; return True to go on."""
         held = self._held
-        end = 0 if held.startswith(b"\r\n") else held.find(b"\r\n\r\n") + 2
-        if end == 1:
+        end = section_end(held)
+        if end < 0:
             if not last and len(held) < MAX_HEADER + 2:
                 return False
             end = len(held)
@@ -212,8 +213,8 @@ def broken_lines(octets: bytes) -> bytes:
 
 def may_be_signed(octets: bytes) -> bool:
     """Return True if a message that begins with *octets* may have a signature that any change breaks."""
-    end = octets.find(b"\r\n\r\n") + 2
-    header = Header.parse(octets if end == 1 else octets[:end])
+    end = section_end(octets)
+    header = Header.parse(octets if end < 0 else octets[:end])
     return _is_signed(header) or _SIGNED_PARTS.search(octets) is not None
 
 

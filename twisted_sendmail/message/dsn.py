@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from twisted_sendmail.message.header import FOLD_WIDTH, Header, header_end
+from twisted_sendmail.message.field_encoding import folded_field
+from twisted_sendmail.message.header import Field, Header, header_end
 from twisted_sendmail.message.header_fixer import (
     MAILER_DAEMON,
     from_field,
@@ -38,6 +39,7 @@ from twisted_sendmail.smtp import (
     Mailbox,
     Repair,
     is_canonical,
+    long_line,
     printable,
 )
 
@@ -194,7 +196,7 @@ class Report:
             and not any(each.status in _HEADER_ONLY for each in self.recipients)
             and len(self.content) <= self.max_returned
             and is_canonical(self.content)
-            and not _has_long_line(self.content)
+            and long_line(self.content) is None
         )
 
     # -- the header ---------------------------------------------------------------
@@ -347,12 +349,7 @@ def _field(name: str, value: str, *, utf8: bool) -> bytes:
     if not utf8:
         value = value.encode("ascii", "backslashreplace").decode("ascii")
     words = [word[at : at + 200] for word in value.split() for at in range(0, len(word), 200)]
-    lines = [f"{name}:"]
-    for word in words:
-        if len(lines[-1]) + 1 + len(word) > FOLD_WIDTH and lines[-1] != f"{name}:":
-            lines.append("")
-        lines[-1] += " " + word
-    return ("\r\n".join(lines) + "\r\n").encode("utf-8")
+    return folded_field(Field("", f"{name}: {' '.join(words)}\r\n".encode())).octets
 
 
 # -- the header of the message ----------------------------------------------------
@@ -367,13 +364,9 @@ def _header_section(content: bytes) -> bytes:
         end = begin.rfind(b"\n") + 1  # the header is cut
     canonical = Canonicalizer(Repair.REPAIR)
     octets = canonical.feed(begin[:end]) + canonical.finish()
-    if not _has_long_line(octets):
+    if long_line(octets) is None:
         return octets
     return b"".join(_short(line) + b"\r\n" for line in octets.split(b"\r\n")[:-1])
-
-
-def _has_long_line(octets: bytes) -> bool:
-    return any(len(line) > MAX_TEXT_LINE for line in octets.split(b"\r\n"))
 
 
 def _short(line: bytes) -> bytes:

@@ -26,6 +26,7 @@ from twisted_sendmail.smtp import (
     InvalidAddress,
     ascii_domain,
     printable,
+    quoted,
 )
 
 if TYPE_CHECKING:
@@ -151,8 +152,7 @@ def parameter_field(name: str, value: str, parameters: Mapping[str, str]) -> Fie
     for key, text in parameters.items():
         # Some readers decode encoded-words within quotes.
         if text.isascii() and _ENCODED_BEGIN not in text:
-            quoted = re.sub(r'(["\\])', r"\\\1", text)
-            writer.folded(f'{key}="{quoted}"')
+            writer.folded(f"{key}={quoted(text)}")
         else:
             _encode_parameter(key, text, writer)
     return Field(name.lower(), f"{name}:{writer.text()}\r\n".encode("ascii"))

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from twisted_sendmail.smtp import MAX_FIELDS, MAX_HEADER, InvalidMessage
+from twisted_sendmail.smtp import MAX_FIELDS, MAX_HEADER, InvalidMessage, section_end
 
 #: Octets of a header in which addresses are not parsed in the reactor's thread: that may take a
 #: second.
@@ -143,8 +143,8 @@ def header_end(octets: bytes, *, whole: bool) -> int:
     """
     if not _PREAMBLE.match(octets):
         return 0
-    end = octets.find(b"\r\n\r\n") + 2
-    if end == 1:
+    end = section_end(octets)
+    if end < 0:
         end = len(octets) if whole else MAX_HEADER + 1
     if end > MAX_HEADER:
         raise _unusable(f"it is longer than {MAX_HEADER} octets")

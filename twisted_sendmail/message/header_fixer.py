@@ -32,7 +32,15 @@ from typing import TYPE_CHECKING
 from twisted_sendmail.message.addresses import header_sender
 from twisted_sendmail.message.field_encoding import NotEncodable, field_in_ascii, folded_field
 from twisted_sendmail.message.header import BLIND, LONG_HEADER, Field, Header, header_end
-from twisted_sendmail.smtp import MAX_HEADER, InvalidInput, Mailbox, domain_name, hop_count
+from twisted_sendmail.smtp import (
+    MAX_HEADER,
+    InvalidInput,
+    Mailbox,
+    domain_name,
+    hop_count,
+    quoted,
+    section_end,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,10 +140,8 @@ class HeaderFixer:
             held += data
         else:
             held = data  # most headers come in one piece
-        end = held.find(b"\r\n\r\n", start, self._limit + 2) + 2
-        if held.startswith(b"\r\n"):
-            end = 0
-        elif end == 1:
+        end = section_end(held, start, self._limit + 2)
+        if end < 0:
             if len(held) < self._limit + 2:
                 self._held = held
                 return b""
@@ -331,7 +337,7 @@ def from_field(mailbox: Mailbox, name: str | None = None) -> Field:
     if not name:
         return _field("From", mailbox.wire)
     if _SPECIAL.search(name):
-        name = '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+        name = quoted(name)
     field = _field("From", f"{name} <{mailbox.wire}>")
     with suppress(NotEncodable):
         field = field_in_ascii(field)

@@ -24,6 +24,7 @@ from twisted_sendmail.smtp import (
     LongLines,
     is_loop,
     printable,
+    section_end,
 )
 
 if TYPE_CHECKING:
@@ -183,8 +184,8 @@ class Cleanup:
     def _choose_domain(self, octets: bytes) -> None:
         """Choose the domain to sign for by the header, with which *octets* begin."""
         domains, self._domains = self._domains, ()
-        end = 0 if octets.startswith(b"\r\n") else octets.find(b"\r\n\r\n") + 2
-        header = Header.parse(octets if end == 1 else octets[:end])
+        end = section_end(octets)
+        header = Header.parse(octets if end < 0 else octets[:end])
         if self._mail_origin is not None:
             self.dkim = signing_domain(domains, header, self._mail_origin)
 

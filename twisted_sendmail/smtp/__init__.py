@@ -128,12 +128,14 @@ __all__ = [
     "mail_command",
     "may_hold_url",
     "printable",
+    "quoted",
     "rcpt_command",
     "recipient_results",
     "refusal",
     "refused_address",
     "refused_parameters",
     "require_acceptance",
+    "section_end",
     "shown_argument",
     "shown_url",
     "smtputf8_refusal",
@@ -146,6 +148,7 @@ if TYPE_CHECKING:
         ReversePath,
         ascii_domain,
         domain_name,
+        quoted,
     )
     from twisted_sendmail.smtp.arguments import (
         check_callable,
@@ -247,7 +250,12 @@ if TYPE_CHECKING:
         ExtensionParameter,
         MailParameters,
     )
-    from twisted_sendmail.smtp.hops import TOO_MANY_HOPS, hop_count, is_loop
+    from twisted_sendmail.smtp.header_section import (
+        TOO_MANY_HOPS,
+        hop_count,
+        is_loop,
+        section_end,
+    )
     from twisted_sendmail.smtp.limits import (
         MAX_DOMAIN,
         MAX_FIELDS,
@@ -282,7 +290,7 @@ else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "address": "ForwardPath Mailbox ReversePath ascii_domain domain_name",
+            "address": "ForwardPath Mailbox ReversePath ascii_domain domain_name quoted",
             "arguments": "check_callable check_each check_flag check_path check_positive check_reactor check_texts check_type",
             "capabilities": "Capabilities",
             "client": "ClientSession CommandGroup CommandResult",
@@ -295,7 +303,7 @@ else:
                 Canonicalizer DOUBLED_CR LineBreaker LongLines Repair TextModeRepair long_line
                 is_canonical""",
             "data_reader": "ContentReader HeaderCounter",
-            "hops": "TOO_MANY_HOPS hop_count is_loop",
+            "header_section": "TOO_MANY_HOPS hop_count is_loop section_end",
             "envelope": "AnyRecipient Envelope Recipient UnusableRecipient",
             "errors": """
                 AllRecipientsRefused AuthenticationError AuthenticationFailed AuthenticationRejected

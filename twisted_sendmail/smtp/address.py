@@ -178,9 +178,12 @@ def _remedy(text: str) -> str:
 
 
 def _quoted(local_part: str) -> str:
-    if _grammar(local_part).dot_string.match(local_part):
-        return local_part
-    return '"' + re.sub(r'(["\\])', r"\\\1", local_part) + '"'
+    return local_part if _grammar(local_part).dot_string.match(local_part) else quoted(local_part)
+
+
+def quoted(text: str) -> str:
+    """Return *text* as a quoted string (RFC 5321 section 4.1.2, RFC 5322 section 3.2.4)."""
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
 def ascii_domain(domain: str) -> str:

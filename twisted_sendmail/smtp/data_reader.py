@@ -18,7 +18,12 @@ import re
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.data_encoding import is_canonical, unstuffed
-from twisted_sendmail.smtp.hops import TOO_MANY_HOPS, hop_count, is_loop
+from twisted_sendmail.smtp.header_section import (
+    TOO_MANY_HOPS,
+    hop_count,
+    is_loop,
+    section_end,
+)
 from twisted_sendmail.smtp.limits import MAX_FIELDS
 from twisted_sendmail.smtp.reply import Reply
 
@@ -237,8 +242,8 @@ class HeaderCounter:
         header = self._header
         if header is None:
             # Most headers come in one piece.
-            end = 0 if content.startswith(b"\r\n") else content.find(b"\r\n\r\n") + 2
-            if end != 1 and end <= self._limit:
+            end = section_end(content)
+            if 0 <= end <= self._limit:
                 self._measure(b"\r\n" + content[:end])
                 return
             header = self._header = bytearray(b"\r\n")
