@@ -513,6 +513,31 @@ def test_a_trickle_of_content_is_cut_off(net: Net) -> None:
     assert (client.over, make.made[0].asked[-1]) == (True, "abort")
 
 
+@pytest.mark.parametrize("command", ["BDAT 1\r\nx", "BDAT 0\r\n", "NOOP\r\n"])
+def test_a_trickle_of_chunks_is_cut_off(net: Net, command: str) -> None:
+    """Each chunk is a command, and begins no new time for the content."""
+    make = Slowly()
+    net.server(make, deadlines=ServerTimeouts(content=100, rate=10))
+    client = net.client()
+    said = client.send(ENVELOPE + "BDAT 1\r\nx")
+    for _ in range(15):
+        said += client.send(command)
+        net.pump.advance(10)
+        said += client.take()
+    assert (said[-1], client.over) == ("421 4.4.2 Timeout exceeded", True)
+    assert make.made[0].asked[-1] == "abort"
+
+
+def test_a_client_that_is_silent_between_two_chunks_has_the_time_of_a_command(net: Net) -> None:
+    net.server(deadlines=ServerTimeouts(command=50, content=100))
+    client = net.client()
+    client.send(ENVELOPE + "BDAT 1\r\nx")
+    net.pump.advance(49)
+    assert not client.over
+    net.pump.advance(2)
+    assert (client.take()[-1:], client.over) == (["421 4.4.2 Timeout exceeded"], True)
+
+
 def test_content_at_the_least_rate_may_take_as_long_as_it_takes(net: Net) -> None:
     net.server(deadlines=ServerTimeouts(content=100, rate=10))
     client = net.client()

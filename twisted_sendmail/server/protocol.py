@@ -20,7 +20,7 @@ next command, the content, or that the client reads our replies.  While a receiv
 awaited there is none.  Arriving octets do not move a deadline: only a whole command does, and for
 content the octets at a least rate (``timeouts``).
 
-**Back-pressure.**  While the client does not read (``pauseProducing``), no command is executed.  While
+**Back-pressure.**  While the client does not read (``pauseProducing``), no command is obeyed.  While
 that lasts, or an answer is awaited, reading pauses as soon as the session's buffer is full; before
 that octets are buffered, so that the end of the connection is noticed.
 
@@ -69,8 +69,10 @@ if TYPE_CHECKING:
 
 _TOO_SLOW = Reply(421, ("4.4.2 Timeout exceeded",))
 _GOING_DOWN = Reply(421, ("4.3.2 Service shutting down, try again later",))
+_CLOSED, _CHUNKS = ServerState.CLOSED, ServerState.CHUNKS
+_IN_HANDSHAKE = frozenset({ServerState.OPENING, ServerState.HANDSHAKE})
 # After ``wind_up`` a session stays in RCPT only while an answer is awaited: the commit of a BDAT.
-_WITH_MESSAGE = {ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS}
+_WITH_MESSAGE = frozenset({ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS})
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -176,7 +178,7 @@ class SMTPServerProtocol(Protocol):
         self.factory.closed(self)
 
     def pauseProducing(self) -> None:
-        """Execute no command while the client does not read."""
+        """Obey no command while the client does not read."""
         self._blocked = True
         self._regulate()
 
@@ -186,13 +188,13 @@ class SMTPServerProtocol(Protocol):
         self._pump()
 
     def stopProducing(self) -> None:
-        """Execute no command: ``connectionLost`` follows."""
+        """Obey no command: ``connectionLost`` follows."""
         self._blocked = True
 
     @property
     def in_handshake(self) -> bool:
         """True while a TLS handshake is awaited."""
-        return self.session.state in {ServerState.OPENING, ServerState.HANDSHAKE}
+        return self.session.state in _IN_HANDSHAKE
 
     @property
     def carries_message(self) -> bool:
@@ -251,28 +253,31 @@ class SMTPServerProtocol(Protocol):
             return
         session, deadlines, timer = self.session, self.factory.deadlines, self._timer
         state = session.state
-        if state is ServerState.CLOSED:
+        if state is _CLOSED:
             self._close()
             return
         stalled = self._blocked or session.pending is not None
-        content = session.reading_content
-        if session.contents != self._content:
-            self._content = session.contents
-            self._content_clock = ContentClock(self.factory.clock)
-        if content and not stalled:
-            self._content_clock.run()
-        else:
+        reading = session.reading_content
+        if stalled or not (reading or state is _CHUNKS):
             self._content_clock.stop()
-        if state is ServerState.OPENING or state is ServerState.HANDSHAKE:
-            timer.set("handshake", deadlines.handshake)
-        elif self._blocked:
-            timer.set("reading", deadlines.reading)
-        elif stalled:
-            timer.clear()
-        elif content:
-            timer.set("content", max(self._content_clock.left(deadlines), 0.001))
+            if state in _IN_HANDSHAKE:
+                timer.set("handshake", deadlines.handshake)
+            elif self._blocked:
+                timer.set("reading", deadlines.reading)
+            elif stalled:
+                timer.clear()
+            else:
+                timer.set(session.lines, deadlines.command)
         else:
-            timer.set(session.lines, deadlines.command)
+            if session.contents != self._content:
+                self._content = session.contents
+                self._content_clock = ContentClock(self.factory.clock)
+            self._content_clock.run()
+            key: object = "content" if reading else session.lines
+            if timer.key != key:
+                left = max(self._content_clock.left(deadlines), 0.001)
+                # Between two chunks a command is awaited, in the time of the content.
+                timer.set(key, left if reading else min(left, deadlines.command))
         # A little may wait in the buffer; so the end of the connection is noticed meanwhile.
         hold = stalled and session.full
         if hold or self._paused:

@@ -24,7 +24,7 @@ class ServerTimeouts:
     handshake: float = 60
     #: From one command to the end of the next.
     command: float = 300
-    #: For content, besides the time that :attr:`rate` allows.
+    #: For content, with the time between its chunks, besides the time that :attr:`rate` allows.
     content: float = 600
     #: Octets of content a second, at least, in the long run.
     rate: float = 1000
@@ -56,17 +56,17 @@ class ContentClock:
         self.octets = 0
 
     def run(self) -> None:
-        """Start the client's time."""
+        """The client's time runs."""
         if self._since is None:
             self._since = self._clock.seconds()
 
     def stop(self) -> None:
-        """Stop the client's time."""
+        """The client's time stops."""
         if self._since is not None:
             self._used += self._clock.seconds() - self._since
             self._since = None
 
     def left(self, deadlines: ServerTimeouts) -> float:
-        """Return the seconds that the client has left; negative: it was too slow."""
+        """Seconds that the client has left; negative: it was too slow."""
         running = 0.0 if self._since is None else self._clock.seconds() - self._since
         return deadlines.content + self.octets / deadlines.rate - self._used - running
