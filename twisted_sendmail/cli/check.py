@@ -144,7 +144,7 @@ def _without_login(args: Namespace, host: str) -> Namespace:
 
 
 def _as(args: Namespace, server: str, user: str | None) -> Namespace:
-    """Return *args* for *server*; *user* logs in, unless an option names one, if there is a password or token."""
+    """The options for *server*; *user* logs in, unless an option names one, if there is a password or token."""
     login = PASSWORD_VARIABLE in os.environ or any(
         getattr(args, name, None) is not None for name in LOGIN_OPTIONS
     )
@@ -377,7 +377,7 @@ _GIVEN = (
 
 
 def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any]:
-    """Return the keys of an account, or of a smarthost of the relay, with which the server can be used.
+    """The keys of an account, or of a smarthost of the relay, with which the server can be used.
 
     Empty if it cannot be used.
     """
@@ -409,7 +409,7 @@ def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any
 
 
 def _login_settings(args: Namespace) -> dict[str, Any]:
-    """Return the keys that name the login, and no secret: a prompt and a password in an account have none."""
+    """The keys that name the login, and no secret: a prompt and a password in an account have none."""
     given = {name: getattr(args, name, None) for name in LOGIN_OPTIONS}
     login = {name.replace("_", "-"): value for name, value in given.items() if value is not None}
     if "password-command" in login:
@@ -443,7 +443,7 @@ class Finding(NamedTuple):
 
 
 def findings(survey: Survey, now: datetime) -> list[Finding]:
-    """Return the findings about an examined server, the worst last."""
+    """The findings about an examined server, the worst last."""
     seen = survey.seen
     found = [
         *_servers(survey),

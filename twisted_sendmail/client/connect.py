@@ -269,7 +269,7 @@ class _Silence:
             _log.warn("{host}: {note}", host=protocol.host, note=note)
 
     def end(self) -> None:
-        """Stop: the server has sent something, or the session is over."""
+        """The server has sent something, or the session is over."""
         self._ended = True
         if self._timer.active():
             self._timer.cancel()
@@ -322,7 +322,7 @@ async def _starttls(
     context: SSL.Context | None,
     tlsa: TLSARecords | None,
 ) -> bool:
-    """Begin TLS; return True, or False to go on in clear, where that is allowed."""
+    """True once TLS is on; False to go on in clear, where that is allowed."""
     required = server.tls is TLSPolicy.STARTTLS
     if "STARTTLS" not in protocol.session.capabilities:
         if required:
@@ -371,7 +371,7 @@ def host_name() -> str:
 
 
 def _own_name(protocol: SubmissionProtocol) -> str:
-    """Return a full host name, or an address literal; never look a name up, which may block."""
+    """A full host name, or an address literal; never a look-up, which may block."""
     name = socket.gethostname()
     if "." in name.strip("."):
         try:

@@ -1055,7 +1055,7 @@ class PooledConnection:
             self._running.cancel()
 
     def _emptied(self) -> None:
-        """Take another message, become idle, or end: no message is in flight."""
+        """No message is in flight: take another, become idle, or end."""
         pool = self._pool
         while not self.inflight:
             if not self._usable_at(pool.reactor.seconds()):

@@ -186,21 +186,18 @@ class SubmissionProtocol(Protocol):
         #: The connection is gone.
         self.gone = False
 
-    def __repr__(self) -> str:
-        return f"<SubmissionProtocol {self.host}: {self.session.confirmed.value}>"
-
     # -- commands --------------------------------------------------------------------------
 
     def ehlo(self, domain: str) -> Deferred[Reply]:
-        """Send EHLO; the capabilities are in ``session.capabilities`` then (RFC 5321 section 4.1.1.1)."""
+        """EHLO; the capabilities are in ``session.capabilities`` then (RFC 5321 section 4.1.1.1)."""
         return self._reply_to(Hello(domain))
 
     def helo(self, domain: str) -> Deferred[Reply]:
-        """Send HELO, for servers without EHLO."""
+        """HELO, for servers without EHLO."""
         return self._reply_to(Hello(domain, Verb.HELO))
 
     def starttls(self, verifier: ServerVerifier) -> Deferred[Reply]:
-        """Send STARTTLS, and do the handshake if it is granted (RFC 3207).
+        """STARTTLS and, if it is granted, the handshake (RFC 3207).
 
         Fires with the reply once the handshake is complete; send EHLO next.
 
@@ -215,7 +212,7 @@ class SubmissionProtocol(Protocol):
         return self._reply_to(StartTLS()).addCallback(granted)
 
     def auth(self, mechanism: str, initial: bytes | None = None) -> Deferred[Reply]:
-        """Send AUTH, with an initial response unless it is None (RFC 4954 section 4)."""
+        """AUTH, with an initial response unless it is None (RFC 4954 section 4)."""
         return self._reply_to(Auth(mechanism, initial))
 
     def auth_response(self, response: bytes) -> Deferred[Reply]:
@@ -227,15 +224,15 @@ class SubmissionProtocol(Protocol):
         return self._reply_to(AuthCancel())
 
     def mail(self, sender: str | ReversePath, parameters: Parameters = ()) -> Deferred[Reply]:
-        """Send MAIL FROM (RFC 5321 section 4.1.1.2)."""
+        """MAIL FROM (RFC 5321 section 4.1.1.2)."""
         return self._reply_to(Mail(sender, parameters))
 
     def rcpt(self, recipient: str | ForwardPath, parameters: Parameters = ()) -> Deferred[Reply]:
-        """Send RCPT TO (RFC 5321 section 4.1.1.3)."""
+        """RCPT TO (RFC 5321 section 4.1.1.3)."""
         return self._reply_to(Rcpt(recipient, parameters))
 
     def data(self) -> Deferred[Reply]:
-        """Send DATA; after a 354 send :meth:`content`, or :meth:`lone_dot` without a recipient."""
+        """DATA; a 354 asks for :meth:`content`, or :meth:`lone_dot` without a recipient."""
         return self._reply_to(Data())
 
     def content(self, content: bytes | Readable) -> Deferred[Reply]:
@@ -255,19 +252,19 @@ class SubmissionProtocol(Protocol):
         return self._reply_to(LoneDot())
 
     def bdat(self, chunk: bytes, *, last: bool = True) -> Deferred[Reply]:
-        """Send BDAT with its chunk (RFC 3030)."""
+        """BDAT with its chunk (RFC 3030)."""
         return self._reply_to(Bdat(len(chunk), last), payload=chunk)
 
     def rset(self) -> Deferred[Reply]:
-        """Send RSET."""
+        """RSET."""
         return self._reply_to(Rset())
 
     def noop(self) -> Deferred[Reply]:
-        """Send NOOP."""
+        """NOOP."""
         return self._reply_to(Noop())
 
     def quit(self) -> Deferred[Reply]:
-        """Send QUIT; the connection is closed after its reply.  :meth:`leave` does not wait for it."""
+        """QUIT; the connection is closed after its reply.  :meth:`leave` does not wait for it."""
 
         def close(reply: Reply) -> Reply:
             self.transport.loseConnection()
@@ -525,7 +522,7 @@ class SubmissionProtocol(Protocol):
         self.handshake_completed()
 
     def handshake_completed(self) -> None:
-        """Continue after the TLS handshake."""
+        """The TLS handshake is complete."""
         waiting, self._handshake = self._handshake, None
         if waiting is None or self._verifier is None:
             return
@@ -606,7 +603,7 @@ class SubmissionProtocol(Protocol):
             self.connection_ended(reason)
 
     def connection_ended(self, reason: Failure) -> None:
-        """Take the end of the transport, and of TLS with it."""
+        """The transport is gone, and TLS with it."""
         if self.gone:
             return
         self.gone = True
@@ -648,7 +645,7 @@ class SubmissionProtocol(Protocol):
         return not self.gone and session.over is None and session.closing is None
 
     def lost(self) -> Deferred[None]:
-        """Return a Deferred that fires when the connection is gone, for any reason; cancelling it changes nothing."""
+        """Fires when the connection is gone, for any reason; cancelling it changes nothing."""
         waiting: Deferred[None] = Deferred(
             lambda d: self._lost.remove(d) if d in self._lost else None
         )
@@ -684,7 +681,7 @@ class SubmissionProtocol(Protocol):
         self._dispatch()
 
     def _drop(self, why: SendmailError) -> None:
-        """End the transport, timers, content and handshake: the session is over."""
+        """The session is over: end the transport, timers, content and handshake with it."""
         self.timer.stop()
         if self._input_read is not None:
             self._input_read.cancel()
@@ -802,7 +799,7 @@ class ContentStream:
         protocol.flush(held=True)
 
     def _ended(self, result: Any) -> None:
-        """Send the end of the content: the source has ended, or failed, or was stopped."""
+        """The source has ended, or failed, or was stopped."""
         protocol = self._protocol
         self._running = None
         if not protocol.gone:
@@ -839,12 +836,12 @@ class ContentStream:
             done(answers)
 
     def session_over(self, why: SendmailError) -> None:
-        """Pass on the end of the session; between two chunks no reply is owed that would do so."""
+        """The session has ended; between two chunks no reply is owed that says so."""
         self.stop()
         self.verdict([why])
 
     def flight_written(self) -> None:
-        """Continue: the protocol has written what waited."""
+        """The protocol has written what waited."""
         written, self._written = self._written, None
         if written is not None:
             written.callback(None)
@@ -858,7 +855,7 @@ class ContentStream:
     # -- IPushProducer
 
     def pauseProducing(self) -> None:
-        """Pause: the transport takes no more."""
+        """The transport takes no more."""
         if self._resumed is None:
             self._resumed = Deferred()
             protocol = self._protocol
@@ -866,20 +863,20 @@ class ContentStream:
             protocol.await_event(self, seconds, what)
 
     def resumeProducing(self) -> None:
-        """Continue: the transport took what it had."""
+        """The transport took what it had."""
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
             self._protocol.timer.clear()
             resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """Stop: the connection is gone."""
+        """The connection is gone."""
         self._stopped = True
         self.resumeProducing()
 
 
 def _peer_name(name: str, peer: Any) -> str:
-    """Return ``name[address]:port``, as far as there is one."""
+    """``name[address]:port``, as far as there is one."""
     address, port = getattr(peer, "host", None), getattr(peer, "port", None)
     if address is None:
         # A Unix socket, which may have no name either.

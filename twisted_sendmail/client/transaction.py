@@ -298,7 +298,7 @@ class Transaction:
     # -- replies ---------------------------------------------------------------------------
 
     def _data_answered(self, answers: list[CommandResult]) -> None:
-        """Take the replies to MAIL, RCPT and DATA."""
+        """MAIL, RCPT and DATA are answered."""
         *answers, asked = answers
         accepted = self._envelope_accepted(answers)
         if not isinstance(asked, (Reply, CommandNotAllowed)):
@@ -319,14 +319,14 @@ class Transaction:
             self._end_transaction()
 
     def _dot_answered(self, answers: list[CommandResult]) -> None:
-        """Take the reply, good or not, to the end of a content without recipients."""
+        """The end of a content without recipients is answered, well or not."""
         (answer,) = answers
         if isinstance(answer, SendmailError):
             raise answer
         self._end_transaction()
 
     def _envelope_answered(self, answers: list[CommandResult]) -> None:
-        """Take the replies to MAIL and RCPT; chunks may follow."""
+        """MAIL and RCPT are answered; chunks may follow."""
         if not self._envelope_accepted(answers[self._begins_with_rset :]):
             self._end_transaction()
         elif self._all_or_nothing and self._refused:
@@ -337,7 +337,7 @@ class Transaction:
             self._protocol.send_chunks(self._content, self._step, self._may_end)
 
     def _message_answered(self, answers: list[CommandResult]) -> None:
-        """Take the replies to MAIL, RCPT and the only BDAT."""
+        """MAIL, RCPT and the only BDAT are answered."""
         *answers, verdict = answers[self._begins_with_rset :]
         if isinstance(verdict, DeliveryInDoubt):
             self._lost_before_verdict(answers, verdict)
@@ -349,7 +349,7 @@ class Transaction:
         self._end_transaction()
 
     def _content_answered(self, answers: list[Any]) -> None:
-        """Take the reply to the content."""
+        """The content is answered."""
         (answer,) = answers
         if self._content is not None:
             self._size = self._content.size
@@ -387,7 +387,7 @@ class Transaction:
             self._protocol.session.withhold(*names)
 
     def _lost_before_verdict(self, answers: list[CommandResult], verdict: DeliveryInDoubt) -> None:
-        """Take the end of the connection; the replies that came before still count.
+        """The connection ended; the replies that came before still count.
 
         :raises SendmailError: always.
         """
@@ -400,7 +400,7 @@ class Transaction:
         raise verdict
 
     def _note_verdict(self, verdict: CommandResult, phase: str) -> None:
-        """Record *verdict* for every recipient that was not refused before.
+        """*verdict* holds for every recipient that was not refused before.
 
         :raises SendmailError: there is no reply.
         """
@@ -414,7 +414,7 @@ class Transaction:
                 _ = self._refused.setdefault(place, verdict)
 
     def _withdraw(self, *, granted: bool) -> None:
-        """Deliver to none: the message is for all or none, and one recipient was refused."""
+        """The message is for all or none, and one recipient was refused: deliver to none."""
         place, reply = next(iter(self._refused.items()))
         recipient = self._envelope.recipients[place]
         # All recipients before the first refused one were accepted.
@@ -436,7 +436,7 @@ class Transaction:
     # -- the end ---------------------------------------------------------------------------
 
     def _end_transaction(self) -> None:
-        """Make the session ready for another transaction: every recipient has a result."""
+        """Every recipient has a result; make the session ready for another transaction."""
         protocol, session = self._protocol, self._protocol.session
         # A message that follows begins with RSET itself.
         alone = session.idle and not session.completed
@@ -526,7 +526,7 @@ class Transaction:
         self._finish()
 
     def _failed(self, failure: Failure) -> None:
-        """Take an error of the message's source, or an unexpected one."""
+        """The message's source has failed, or something unexpected."""
         error = failure.value
         if isinstance(error, CancelledError) and not isinstance(error, Cancelled):
             error = Cancelled("cancelled")

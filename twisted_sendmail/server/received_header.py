@@ -55,7 +55,7 @@ class ReceivedFields:
             only = box.wire if box is not None and box.domain.isascii() else str(recipients[0])
             # A quoted local part may hold characters that break the field.
             if not _BREAKS(only):
-                clauses.append(clause("for", f"<{only}>"))
+                clauses.append(f"for <{only}>")
         return received_field(clauses, second, self._begun)
 
 

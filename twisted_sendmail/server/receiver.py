@@ -14,7 +14,7 @@ RFC 5321 sections 3.3 and 4.2.5; RFC 2033 section 4.2 (a reply for each recipien
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -55,14 +55,14 @@ class Receiver:
 
     connection: ConnectionInfo
     #: The server's name for the message, in the 250 and in the Received field.
-    id: str = field(default_factory=lambda: secrets.token_hex(6).upper(), init=False)
+    id: str = field(default_factory=lambda: os.urandom(6).hex().upper(), init=False)
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> ReceiverReply:
-        """Accept or refuse the sender and the parameters."""
+        """MAIL: accept or refuse the sender and the parameters."""
         return None
 
     def recipient(self, recipient: Recipient) -> ReceiverReply:
-        """Accept or refuse the recipient; a refused one is forgotten."""
+        """RCPT: accept or refuse the recipient; a refused one is forgotten."""
         return None
 
     def trace(self, field: bytes) -> ReceiverReply:
@@ -77,7 +77,7 @@ class Receiver:
         return None
 
     def commit(self) -> Verdict:
-        """Keep the message, whose content is complete.  After the 250 the server is responsible for it.
+        """All of the content has arrived: keep it.  After the 250 the server is responsible for it.
 
         A Reply may also be a success, with another text than ``Ok``.  In LMTP one reply for all,
         or one for each accepted recipient, in order.
@@ -85,7 +85,7 @@ class Receiver:
         return None
 
     def abort(self) -> Awaitable[None] | None:
-        """Return the message will not be completed: remove what there is of it."""
+        """The message will not be completed: remove what there is of it."""
         return None
 
 
@@ -133,11 +133,11 @@ class MessageHandler(ServerHandler):
     # -- the connection -------------------------------------------------------
 
     def hello(self, domain: str, verb: Verb) -> None:
-        """Answer EHLO, HELO or LHLO."""
+        """EHLO, HELO or LHLO."""
         self._connection.hello, self._connection.verb = domain, verb
 
     def start_tls(self) -> None:
-        """Answer STARTTLS."""
+        """STARTTLS."""
         self._start_tls()
 
     def tls_started(self) -> None:
@@ -146,21 +146,21 @@ class MessageHandler(ServerHandler):
         self._auth.log_out()
 
     def auth(self, mechanism: str, initial: bytes | None) -> Reply | Pending:
-        """Answer AUTH."""
+        """AUTH."""
         return self._auth.start(mechanism, initial)
 
     def auth_response(self, response: bytes) -> Reply | Pending:
-        """Answer the response to a challenge."""
+        """The response to a challenge."""
         return self._auth.response(response)
 
     def auth_cancelled(self) -> None:
-        """Forget the exchange: the client ended it."""
+        """The client ended the exchange."""
         self._auth.cancel()
 
     def command(
         self, handle: Callable[[Any, str], object], argument: str
     ) -> Reply | Pending | None:
-        """Answer a command of an extension."""
+        """A command of an extension."""
         return self._ask(_checked, handle, self._connection, argument)
 
     def connection_lost(self) -> None:
@@ -175,7 +175,7 @@ class MessageHandler(ServerHandler):
     # -- the message ----------------------------------------------------------
 
     def mail(self, sender: ReversePath, parameters: MailParameters) -> Reply | Pending | None:
-        """Make a receiver for the message, and call its ``sender``; later, for a user who sends fast."""
+        """MAIL: make a receiver for the message, and ask it; of a user who sends fast, later."""
         rates, local = self._factory.user_rates, self._connection.local
         wait = 0.0 if rates is None or local is None else rates.delay(local.uid)
         if wait is None:
@@ -201,14 +201,14 @@ class MessageHandler(ServerHandler):
         )
 
     def rcpt(self, recipient: Recipient) -> Reply | Pending | None:
-        """Answer RCPT."""
+        """RCPT."""
         if self._receiver is None:
             return LOCAL_ERROR
         self._recipients.append(recipient)
         return self._ask(self._forget_refused, self._receiver.recipient, recipient)
 
     def data(self) -> Reply | Pending | None:
-        """Write the Received field before the content, at DATA or the first BDAT."""
+        """DATA, or the first BDAT: the Received field goes ahead of the content."""
         receiver = self._receiver
         if receiver is None:
             return LOCAL_ERROR
@@ -219,14 +219,14 @@ class MessageHandler(ServerHandler):
         return self._ask(self._abort_refused, receiver.trace, trace)
 
     def chunk(self, data: bytes) -> Reply | Pending | None:
-        """Pass content to the receiver."""
+        """Content."""
         receiver = self._receiver
         if receiver is None:  # it has refused the rest
             return None
         return self._ask(self._abort_refused, receiver.write, data)
 
     def commit(self) -> Reply | Sequence[Reply] | Pending | None:
-        """Return the end of the content: the receiver is released, and a commit is never aborted."""
+        """The end of the content: the receiver is released, and a commit is never aborted."""
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return LOCAL_ERROR

@@ -90,14 +90,18 @@ class Mailbox:
         for part in (local_part, domain):
             if not isinstance(part, str):
                 raise _bad(part, f"it is {type(part).__name__}, not str", _GIVE)
-        if not local_part.isprintable():
-            raise _bad(str(local_part), "it holds control characters")
         whole = f"{local_part}@{domain}"
         match = _grammar(whole).mailbox.match(whole)
         if match is None or match[1] != local_part or domain[-1:] == "." or local_part[:1] == '"':
             whole = f"{_quoted(local_part)}@{domain}"
             if domain[-1:] == "." or not _grammar(whole).mailbox.match(whole):
                 raise _bad(f"{local_part}@{domain}", "it does not fit RFC 5321 section 4.1.2")
+        self._set(local_part, domain, whole)
+
+    def _set(self, local_part: str, domain: str, whole: str) -> None:
+        """Set the attributes; *whole* fits the grammar, its local part is quoted if necessary."""
+        if not local_part.isprintable():
+            raise _bad(local_part, "it holds control characters")
         if len(whole.encode()) > MAX_PATH:
             raise _bad(str(local_part), f"it is longer than {MAX_PATH} octets")
         if domain[:1] == "[":
@@ -118,8 +122,10 @@ class Mailbox:
             raise _bad(text, _why(text), _remedy(text))
         local, domain = match[1], match[2] or match[3]
         if local[:1] == '"':
-            local = re.sub(r"\\(.)", r"\1", local[1:-1])
-        return cls(local, domain)
+            return cls(re.sub(r"\\(.)", r"\1", local[1:-1]), domain)
+        mailbox = cls.__new__(cls)
+        mailbox._set(local, domain, f"{local}@{domain}")  # noqa: SLF001 - of the same class
+        return mailbox
 
     @property
     def needs_smtputf8(self) -> bool:
@@ -225,7 +231,7 @@ def _is_like_ascii(character: str) -> bool:
 
 
 def _check_literal(literal: str) -> None:
-    """Check an address literal (RFC 5321 section 4.1.3)."""
+    """RFC 5321 section 4.1.3."""
     import ipaddress
 
     inner = literal[1:-1]

@@ -50,10 +50,13 @@ ServerCommand = (
 
 _A = (b"A", b"a")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-# The path after the colon of nearly every MAIL and RCPT: printable ASCII, no quotes, no parameters.
-_USUAL_PATH = re.compile(rb"<[!#-;=?-\[\]-~]*>\Z").match
-# A path: anything but angle brackets, or a quoted string; the address parser judges it.
-_PATH = re.compile(r' ?(<(?:[^<>"\\]|"(?:[^"\\]|\\.)*")*>)(?: (.*))?\Z', re.IGNORECASE)
+#: The first five octets of a line with an address, in capitals.
+_ADDRESSED = frozenset({b"MAIL ", b"RCPT ", b"MAIL", b"RCPT"})
+# The path: anything but angle brackets, or a quoted string; the address parser judges it.
+_WITH_PATH = re.compile(
+    r'(?:MAIL (FROM):|RCPT TO:) ?(<[^<>"\\]*(?:"(?:[^"\\]|\\.)*"[^<>"\\]*)*>)(?: (.*))?\Z',
+    re.IGNORECASE | re.ASCII,
+).match
 _SIZE = re.compile(rf"([0-9]{{1,{MAX_CHUNK_DIGITS}}})(?: (LAST))?\Z", re.IGNORECASE)
 
 
@@ -69,14 +72,10 @@ _NO_ARGUMENT = "5.5.4 {} takes no argument"
 
 def parse_command(line: bytes) -> ServerCommand | Reply:
     """Return the command in *line*, which has no CRLF, or the reply that refuses it."""
+    if line[:5].upper() in _ADDRESSED:
+        return _addressed(line)
     if line == b"DATA":
         return _DATA
-    if len(line) <= MAX_COMMAND_LINE:
-        begin = line[:10].upper()
-        if begin == b"MAIL FROM:" and _USUAL_PATH(line, 10):
-            return _mail_from(line[10:].decode("ascii"), "")
-        if begin.startswith(b"RCPT TO:") and _USUAL_PATH(line, 8):
-            return _rcpt_to(line[8:].decode("ascii"), "")
     text = _text(line)
     if isinstance(text, Reply):
         return text
@@ -96,7 +95,7 @@ def parse_command(line: bytes) -> ServerCommand | Reply:
 
 
 def _text(line: bytes) -> str | Reply:
-    if len(line) > max_length(line):
+    if len(line) > MAX_COMMAND_LINE and len(line) > max_length(line):
         return TOO_LONG
     if _CONTROL.search(line):
         return _refuse(500, "5.5.2 Control characters are not allowed in a command")
@@ -157,51 +156,33 @@ def _auth(argument: str) -> Auth | Reply:
         return _refuse(501, "5.5.4 AUTH takes the name of a mechanism")
 
 
-def _mail(argument: str) -> Mail | Reply:
-    found = _path(argument, "FROM:")
-    if isinstance(found, Reply):
-        return found
-    return _mail_from(*found)
-
-
+# A client sends from the same address again and again.
 @lru_cache(maxsize=1024)
-def _mail_from(path: str, words: str) -> Mail | Reply:
+def _addressed(line: bytes) -> Mail | Rcpt | Reply:
+    """Parse MAIL or RCPT."""
+    text = _text(line)
+    if isinstance(text, Reply):
+        return text
+    match = _WITH_PATH(text)
+    if match is None:
+        form = "MAIL FROM:" if text[:1] in "Mm" else "RCPT TO:"
+        return _refuse(501, f"5.5.4 Write it as {form}<user@example.org>")
+    is_mail, path, words = match.groups()
     try:
-        sender = ReversePath.parse(path)
+        parsed = (ReversePath if is_mail else ForwardPath).parse(path)
     except InvalidAddress:
-        return _refuse(553, "5.1.7 The sender's address cannot be read")
-    parameters = _parameters(words)
-    return parameters if isinstance(parameters, Reply) else Mail(sender, parameters)
-
-
-def _rcpt(argument: str) -> Rcpt | Reply:
-    found = _path(argument, "TO:")
-    if isinstance(found, Reply):
-        return found
-    return _rcpt_to(*found)
-
-
-def _rcpt_to(path: str, words: str) -> Rcpt | Reply:
-    try:
-        recipient = ForwardPath.parse(path)
-    except InvalidAddress:
+        if is_mail:
+            return _refuse(553, "5.1.7 The sender's address cannot be read")
         return _refuse(553, "5.1.3 The recipient's address cannot be read")
-    parameters = _parameters(words)
-    return parameters if isinstance(parameters, Reply) else Rcpt(recipient, parameters)
-
-
-def _path(argument: str, keyword: str) -> tuple[str, str] | Reply:
-    if argument[: len(keyword)].upper() == keyword:
-        match = _PATH.match(argument, len(keyword))
-        if match:
-            return match[1], match[2] or ""
-    verb = "MAIL" if keyword == "FROM:" else "RCPT"
-    return _refuse(501, f"5.5.4 Write it as {verb} {keyword}<user@example.org>")
+    parameters = _parameters(words) if words else ()
+    if isinstance(parameters, Reply):
+        return parameters
+    if isinstance(parsed, ReversePath):
+        return Mail(parsed, parameters)
+    return Rcpt(parsed, parameters)
 
 
 def _parameters(words: str) -> Parameters | Reply:
-    if not words:
-        return ()
     pairs: dict[str, str | None] = {}
     for word in words.split():
         keyword, equals, value = word.partition("=")
@@ -234,8 +215,6 @@ _PARSERS: dict[str, Callable[[str], ServerCommand | Reply]] = {
     "HELO": _hello(Verb.HELO),
     "LHLO": _hello(Verb.LHLO),
     "AUTH": _auth,
-    "MAIL": _mail,
-    "RCPT": _rcpt,
     "BDAT": _bdat,
     "NOOP": _noop,
 }

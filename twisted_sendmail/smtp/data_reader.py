@@ -54,7 +54,17 @@ class ContentReader:
     :param binary: MAIL had BODY=BINARYMIME.
     """
 
-    __slots__ = ("_header", "_parser", "_settings", "chunks", "ended", "handler_refusal", "size")
+    __slots__ = (
+        "_header",
+        "_parser",
+        "_refusal",
+        "_settings",
+        "chunks",
+        "ended",
+        "endless",
+        "handler_refusal",
+        "size",
+    )
 
     def __init__(self, settings: ServerSettings, *, chunked: bool, binary: bool = False) -> None:
         self._settings = settings
@@ -64,12 +74,15 @@ class ContentReader:
             if chunked
             else DataParser(repair=settings.repair)
         )
+        self._refusal: Reply | None = None
         #: The number of BDAT commands.
         self.chunks = 0
         #: Octets of content so far.
         self.size = 0
         #: The end has been read.
         self.ended = False
+        #: The message is so far beyond the limit that its end is not awaited.
+        self.endless = False
         #: The refusal by the handler, if there was one.
         self.handler_refusal: Reply | None = None
 
@@ -92,22 +105,30 @@ class ContentReader:
             content, rest = parser.feed(data)
             self.ended = rest is not None
         self.size += len(content)
-        self._header.feed(content)
-        if self.ended:
-            self._header.finish()
-        return b"" if self.refusal() is not None else content, rest or b""
+        header = self._header
+        if not header.ended:
+            header.feed(content)
+            if self.ended:
+                header.finish()
+        self._refusal = self._objection()
+        return content if self.refusal is None else b"", rest or b""
 
+    @property
     def refusal(self) -> Reply | None:
-        """Return the refusal of the message as read so far, or None.
+        """The refusal of the message as read so far, or None.
 
         The handler's own refusal comes last, because the octets that the handler had seen by then
         depend on the cutting.
         """
+        return self._refusal or self.handler_refusal
+
+    def _objection(self) -> Reply | None:
         settings, header, faults = self._settings, self._header, self._parser.faults
         if faults and not settings.repair:
             held = ", ".join(sorted(fault.value for fault in faults))
             return Reply(550, (f"5.6.0 The message holds {held}",))
         if self.size > settings.max_size:
+            self.endless = self.size > 2 * settings.max_size + SLACK
             return too_large(settings)
         text = ""
         if header.too_long:
@@ -118,12 +139,7 @@ class ContentReader:
             return TOO_MANY_HOPS
         elif self.chunks > settings.max_chunks:
             text = f"5.3.4 The message comes in more than {settings.max_chunks} chunks"
-        return Reply(552, (text,)) if text else self.handler_refusal
-
-    @property
-    def endless(self) -> bool:
-        """True if the message is so far beyond the limit that its end is not awaited."""
-        return self.size > 2 * self._settings.max_size + SLACK
+        return Reply(552, (text,)) if text else None
 
 
 class ContentDefect(enum.Enum):
@@ -142,10 +158,11 @@ class _ContentParser:
     :param binary: BODY=BINARYMIME; every octet is content.
     """
 
+    _held = b""
+
     def __init__(self, *, repair: bool = False, binary: bool = False) -> None:
         self._repair = repair
         self._binary = binary
-        self._held = b""
         #: The faults found so far, repaired or not.
         self.faults: set[ContentDefect] = set()
 
@@ -165,11 +182,9 @@ class _ContentParser:
 class DataParser(_ContentParser):
     """The content after one DATA."""
 
-    def __init__(self, *, repair: bool = False) -> None:
-        super().__init__(repair=repair)
-        # The content starts at the start of a line, as if a CRLF stood before it.
-        self._held = b"\r\n"
-        self._start = 2
+    # The content starts at the start of a line, as if a CRLF stood before it.
+    _held = b"\r\n"
+    _start = 2
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Read octets from the wire.
@@ -227,7 +242,8 @@ class HeaderCounter:
         self._limit = limit
         self._fields = fields
         self._header: bytearray | None = None
-        self._ended = False
+        #: The end of the header has been read.
+        self.ended = False
         #: Received fields; valid after the header.
         self.hops = 0
         #: The header is longer than *limit*.
@@ -237,7 +253,7 @@ class HeaderCounter:
 
     def feed(self, content: bytes) -> None:
         """Read the next piece of content."""
-        if self._ended:
+        if self.ended:
             return
         header = self._header
         if header is None:
@@ -260,7 +276,7 @@ class HeaderCounter:
 
     def finish(self) -> None:
         """End the header, as the content has ended."""
-        if not self._ended:
+        if not self.ended:
             self._measure(b"\r\n" if self._header is None else bytes(self._header))
 
     def _measure(self, header: bytes, *, cut: bool = False) -> None:
@@ -268,7 +284,7 @@ class HeaderCounter:
 
         :param cut: *header* is only the beginning of the header.
         """
-        self._ended, self._header = True, None
+        self.ended, self._header = True, None
         body = _NO_FIELD.search(header)
         if body is not None:
             # The body begins with the line that is no field.

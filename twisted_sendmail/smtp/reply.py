@@ -81,8 +81,10 @@ class Reply(NamedTuple):
 
         RFC 2034 section 4: the class must agree with the first digit.
         """
-        found = EnhancedStatus.parse(self.lines[0])
-        return found if found and found.class_ == self.code // 100 else None
+        match = _ENHANCED.match(self.lines[0])
+        if match is None or int(match[1]) != self.code // 100:
+            return None
+        return _status(match[1], match[2], match[3])
 
     def __str__(self) -> str:
         """Return one line that is safe to show, such as ``550 5.1.1 User unknown``."""
@@ -100,7 +102,7 @@ class Reply(NamedTuple):
             if not line.isprintable() and any(c in line for c in "\r\n\0"):
                 msg = f"the text of a {self.code} reply holds CR, LF or NUL"
                 raise ValueError(msg)
+        code = self.code
         *head, last = self.lines or ("",)
-        wire = [f"{self.code}-{line}\r\n" for line in head]
-        wire.append(f"{self.code} {last}\r\n")
-        return "".join(wire).encode("utf-8", "surrogateescape")
+        text = "".join([f"{code}-{line}\r\n" for line in head]) if head else ""
+        return f"{text}{code} {last}\r\n".encode("utf-8", "surrogateescape")

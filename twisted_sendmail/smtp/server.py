@@ -49,7 +49,6 @@ import enum
 import re
 from base64 import b64decode
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted_sendmail.smtp.command_parser import (
@@ -117,13 +116,13 @@ class ServerHandler:
     """
 
     def hello(self, domain: str, verb: Verb) -> None:
-        """Answer EHLO, HELO or LHLO; an earlier transaction was aborted."""
+        """EHLO, HELO or LHLO was accepted; an earlier transaction was aborted."""
 
     def start_tls(self) -> None:
-        """Write ``output``, which ends with the 220 to STARTTLS, start TLS, and call ``tls_started``."""
+        """220 to STARTTLS is in ``output``: write it, then start TLS, then call ``tls_started``."""
 
     def auth(self, mechanism: str, initial: bytes | None) -> Reply | Pending:
-        """Answer AUTH: 235, a refusal, or 334 with the challenge in base64.
+        """AUTH: 235, a refusal, or 334 with the challenge in base64.
 
         :param initial: the initial response, decoded; None: there was none.
         """
@@ -134,34 +133,34 @@ class ServerHandler:
         return Reply(454, ("4.7.0 Cannot authenticate anyone now",))
 
     def auth_cancelled(self) -> None:
-        """End the exchange, which the client cancelled; the reply has been written."""
+        """The client cancelled the exchange; the reply has been written."""
 
     def command(self, handle: Callable[[Any, str], object], argument: str) -> HandlerReply:
-        """Answer a command of an extension; *handle* is that of the ``ExtensionCommand``."""
+        """A command of an extension; *handle* is that of the ``ExtensionCommand``."""
         return Reply(502, ("5.5.1 Command not implemented",))
 
     def mail(self, sender: ReversePath, parameters: MailParameters) -> HandlerReply:
-        """Answer MAIL."""
+        """MAIL."""
         return None
 
     def rcpt(self, recipient: Recipient) -> HandlerReply:
-        """Answer RCPT."""
+        """RCPT."""
         return None
 
     def data(self) -> HandlerReply:
-        """Answer DATA, or the first BDAT."""
+        """DATA, or the first BDAT."""
         return None
 
     def chunk(self, data: bytes) -> HandlerReply:
-        """Take some content, without stuffed dots; a refusal is sent at the end of the content."""
+        """Some content, without stuffed dots; a refusal is sent at the end of the content."""
         return None
 
     def commit(self) -> HandlerReply | Sequence[Reply]:
-        """Take responsibility for the complete message.  In LMTP return one reply for all, or one for each recipient."""
+        """All of the content has arrived.  In LMTP one reply for all, or one each recipient."""
         return None
 
     def abort(self, reason: str) -> None:
-        """End the transaction without a message."""
+        """The transaction is over without a message."""
 
 
 def _reply(code: int, text: str) -> Reply:
@@ -182,8 +181,7 @@ _KNOWN = _HTTP | {
 _EXCHANGE = frozenset({Verb.AUTH, Verb.AUTH_LINE, Verb.AUTH_CANCEL})
 _HELLOS = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _IDLE = frozenset({Verb.NOOP, Verb.RSET, Verb.OTHER}) | _HELLOS
-# Their lines hold no secret, and are noted as they were written.
-_NO_SECRET = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
+_OF_MESSAGE = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
 # The client waits for their replies before it sends anything else.
 _WAITED_FOR = frozenset({Verb.DATA, Verb.AUTH, Verb.STARTTLS})
 # Looking up a member of an Enum takes as long as a step of the table.
@@ -214,15 +212,6 @@ _LETTERS = re.compile(rb"[A-Za-z]*")
 def _too_early(verb: Verb) -> Reply:
     text = f"5.5.0 SMTP protocol synchronization error: input before the reply to {verb.value}"
     return _reply(554, text)
-
-
-@lru_cache(maxsize=256)
-def _wire(reply: Reply) -> tuple[Reply, bytes]:
-    """Return *reply* with an enhanced status code (RFC 2034 section 4), and its octets."""
-    if not reply.intermediate and reply.enhanced is None:
-        status = f"{reply.code // 100}.0.0 "
-        reply = Reply(reply.code, tuple(status + line for line in reply.lines))
-    return reply, reply.to_bytes()
 
 
 class ServerSession:
@@ -346,7 +335,7 @@ class ServerSession:
             then(answer)
 
     def tls_started(self) -> None:
-        """Continue after the handshake; what was sent before it is forgotten (RFC 3207 section 4.2)."""
+        """The handshake is done; what was sent before it is forgotten (RFC 3207 section 4.2)."""
         self.transcript.add("--", "TLS started")
         self.tls = True
         self.authenticated = self._esmtp = False
@@ -394,10 +383,11 @@ class ServerSession:
         return self._redaction.reply(reply) if self._redaction else reply
 
     def _send_reply(self, reply: Reply) -> None:
-        """Write *reply*, with an enhanced status code."""
-        if type(reply.lines) is not tuple:
-            reply = Reply(reply.code, tuple(reply.lines))  # a handler may have given a list
-        self._write(*_wire(reply))
+        """Write *reply*, with an enhanced status code (RFC 2034 section 4)."""
+        if reply.enhanced is None and not reply.intermediate:
+            status = f"{reply.code // 100}.0.0 "
+            reply = Reply(reply.code, tuple(status + line for line in reply.lines))
+        self._write(reply, reply.to_bytes())
 
     def _error(self, reply: Reply) -> None:
         """Refuse what cannot be read or is out of order."""
@@ -432,13 +422,13 @@ class ServerSession:
         self._forget()
 
     def _abandon(self) -> None:
-        """End the transaction: DATA or BDAT was refused."""
+        """The transaction is over: DATA or BDAT was refused."""
         if self.state is not ServerState.CLOSED:
             self._abort("refused")
             self.state = _READY
 
     def _synchronized(self, verb: Verb, *, refused: bool) -> bool:
-        """Return True if no octets came before the reply to *verb*; else end the session.
+        """No octets came before the reply to *verb*; else the session ends.
 
         RFC 2920 section 3.1, RFC 3207 section 4.
 
@@ -454,7 +444,7 @@ class ServerSession:
     # -- lines ----------------------------------------------------------------
 
     def _read_line(self) -> bool:
-        """Execute one line; return False if there is none."""
+        """Obey one line; False when there is none."""
         buffer = self._buffer
         end = buffer.find(b"\r\n")
         limit = MAX_COMMAND_LINE
@@ -473,19 +463,26 @@ class ServerSession:
             self._unreadable(line, command)
             return True
         verb = self._verb = command.verb
-        # A line without a secret is noted as it was sent.
-        self.transcript.add("C", line if verb in _NO_SECRET else self._shown_command(command))
-        if verb in _IDLE:
-            self._idle += 1
+        if verb in _OF_MESSAGE:
+            # Their lines hold no secret, and are noted as they were sent.
+            self.transcript.add("C", line)
+        else:
+            self.transcript.add("C", self._shown_command(command))
+            self._idle += verb in _IDLE
             if self._idle > self.settings.max_idle_commands:
                 self._hang_up(_reply(421, "4.7.0 Too many commands without a message"))
                 return True
-        if verb in self._NOT_OFFERED or (self.state, verb) not in SERVER_TABLE:
-            refusal = self._objection(command)
+            not_offered = self._NOT_OFFERED.get(verb)
+            refusal = None if not_offered is None else not_offered(self, command)
             if refusal is not None:
                 self._refuse(command, refusal)
                 return True
-        self._DO[verb](self, command)
+        # RFC 5321 section 4.1.4.
+        if (self.state, verb) in SERVER_TABLE:
+            self._DO[verb](self, command)
+        else:
+            text = f"503 5.5.1 {verb.value} is out of order: the session is {self.state.value}"
+            self._refuse(command, text)
         return True
 
     def _read_bad_line(self, end: int, limit: int) -> bool:
@@ -559,18 +556,6 @@ class ServerSession:
             # The end of its chunk is unknown: the octets that follow must not be read as commands.
             self._hang_up(_reply(421, "4.5.2 Cannot go on after this BDAT"))
 
-    def _objection(self, command: ServerCommand) -> str | None:
-        """Return code and text that refuse *command*, if it is not offered or out of order.
-
-        RFC 5321 section 4.1.4, RFC 2033 (LHLO), RFC 3207 section 4, RFC 4954 section 4.
-        """
-        verb = command.verb
-        offered = self._NOT_OFFERED.get(verb)
-        text = None if offered is None else offered(self, command)
-        if text is None and (self.state, verb) not in SERVER_TABLE:
-            text = f"503 5.5.1 {verb.value} is out of order: the session is {self.state.value}"
-        return text
-
     def _hello_not_offered(self, command: Hello) -> str | None:
         if (command.verb is Verb.LHLO) is self.settings.lmtp:
             return None
@@ -597,6 +582,7 @@ class ServerSession:
         return None if offered else "502 5.5.1 CHUNKING is not offered"
 
     #: Commands that are not offered are refused before the order of commands is checked.
+    #: RFC 2033 (LHLO), RFC 3207 section 4, RFC 4954 section 4.
     _NOT_OFFERED: ClassVar[dict[Verb, Callable[[Any, Any], str | None]]] = {
         Verb.EHLO: _hello_not_offered,
         Verb.HELO: _hello_not_offered,
@@ -850,7 +836,7 @@ class ServerSession:
             self._hang_up(refusal)
         elif refusal is not None or reader is None:
             self._error(refusal or _reply(503, "5.5.1 No transaction"))
-        elif (refusal := reader.refusal()) is not None:
+        elif (refusal := reader.refusal) is not None:
             self._send_reply(refusal)
         else:
             self._send_reply(_reply(250, f"2.0.0 {reader.size} octets received"))
@@ -881,7 +867,7 @@ class ServerSession:
     def _content_ended(self, reader: ContentReader) -> None:
         self._chunk = None
         self.transcript.add("--", f"content of {reader.size} octets")
-        refusal = reader.refusal()
+        refusal = reader.refusal
         if refusal is None:
             self._ask(self._committed, self.handler.commit)
         else:

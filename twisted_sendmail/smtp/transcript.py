@@ -39,7 +39,7 @@ class Transcript:
     :param watch: called with each line as it is added, ready to be shown.
     """
 
-    __slots__ = ("_head", "_head_lines", "_lines", "_tail", "_watch")
+    __slots__ = ("_entries", "_head", "_head_lines", "_lines", "_tail", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         self._watch = watch
@@ -47,6 +47,8 @@ class Transcript:
         self._head_lines = 0
         # An entry has a line at least, so the last lines are in the last entries.
         self._tail: deque[_Entry] = deque(maxlen=TAIL_LINES)
+        # Takes the next entry, and is the head until that is full.
+        self._entries: list[_Entry] | deque[_Entry] = self._head
         # All lines that were added.
         self._lines = 0
 
@@ -83,15 +85,15 @@ class Transcript:
                 self.add("S", line)
 
     def _keep(self, lines: int, entry: _Entry) -> None:
+        self._lines += lines
+        self._entries.append(entry)
+        if self._head_lines < HEAD_LINES:
+            self._head_lines += lines
+            if self._head_lines >= HEAD_LINES:
+                self._entries = self._tail
         if self._watch is not None:
             for line in _shown(entry):
                 self._watch(line)
-        self._lines += lines
-        if self._head_lines < HEAD_LINES:
-            self._head.append(entry)
-            self._head_lines += lines
-        else:
-            self._tail.append(entry)
 
     def __iter__(self) -> Iterator[str]:
         for entry in self._head:
