@@ -220,3 +220,11 @@ def test_the_library_finds_no_others(value: str) -> None:
     if not library.defects:
         theirs = [(address.username, address.domain) for address in library.addresses]
         assert theirs == [(box.local_part, box.domain) for box in ours]
+
+
+@pytest.mark.parametrize(
+    "value", ["Doe, Jane <jane@example.org>", "Jane Doe, Dr. <jane@example.org>"]
+)
+def test_a_name_with_a_comma_needs_quotes_and_the_error_says_so(value: str) -> None:
+    with pytest.raises(InvalidAddress, match='a display name with a comma as "Doe, Jane"'):
+        mailboxes("To", value)

@@ -251,6 +251,12 @@ def test_a_subject_is_what_the_reader_sees(subject: str) -> None:
     assert str(read_back(message)["Subject"]) == subject
 
 
+@pytest.mark.parametrize("token", ['{"unique_args":{"campaign":"' + "x" * 300 + '"}}', "t" * 900])
+def test_a_token_that_programs_read_stays_as_it_is(token: str) -> None:
+    sent = content(from_header(a_message(headers={"X-Token": token})))
+    assert f"\r\nX-Token: {token}\r\n".encode() in sent
+
+
 def test_addresses_may_be_texts_or_objects_alone_or_in_a_list() -> None:
     address = Address("Müller, Jürgen", "j", "example.net")
     message = a_message(
@@ -387,6 +393,78 @@ def test_a_mistake_is_one_line_with_the_remedy(arguments: dict[str, Any], proble
 def test_a_name_that_leaves_its_folder_or_deceives_is_refused(name: str, remedy: str) -> None:
     with pytest.raises(InvalidMessage, match=remedy):
         _ = Attachment(b"", name)
+
+
+def test_an_attachment_that_was_written_and_not_rewound_is_not_an_empty_one(tmp_path: Path) -> None:
+    in_memory = io.BytesIO()
+    with (tmp_path / "report").open("w+b") as on_disk:
+        for file in (in_memory, on_disk):
+            file.write(b"name;amount\n")
+            with pytest.raises(InvalidMessage, match=r"is at its end; rewind it with seek\(0\)$"):
+                a_message(attachments=[Attachment(file, "report.csv")])
+            file.seek(0)
+            (part,) = a_message(attachments=[Attachment(file, "a.bin")]).iter_attachments()
+            assert part.get_content() == b"name;amount\n"
+
+
+# -- invitations --------------------------------------------------------------
+
+INVITATION = """\
+BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:-//example.org//meetings//EN
+METHOD:REQUEST
+BEGIN:VEVENT
+SUMMARY:Besprechung im Café
+END:VEVENT
+END:VCALENDAR
+"""
+
+
+def structure(part: Any) -> Any:
+    kind = part.get_content_type()
+    return (kind, *map(structure, part.iter_parts())) if part.is_multipart() else kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, "text/calendar"),
+        ({"text": "Hi."}, ("multipart/alternative", "text/plain", "text/calendar")),
+        ({"html": "<p>"}, ("multipart/alternative", "text/html", "text/calendar")),
+        (
+            {
+                "text": "Hi.",
+                "html": '<img src="CID:logo">',
+                "inline": {"logo": Attachment(b"x", "logo.png")},
+                "attachments": [Attachment(b"x", "plan.pdf")],
+            },
+            (
+                "multipart/mixed",
+                (
+                    "multipart/alternative",
+                    "text/plain",
+                    ("multipart/related", "text/html", "image/png"),
+                    "text/calendar",
+                ),
+                "application/pdf",
+            ),
+        ),
+    ],
+)
+def test_an_invitation_is_the_last_alternative(arguments: Any, expected: Any) -> None:
+    message = compose(sender="a@example.org", calendar=INVITATION, **arguments)
+    back = read_back(message)
+    assert structure(back) == expected
+    (part,) = [each for each in back.walk() if each.get_content_subtype() == "calendar"]
+    assert part["Content-Type"].params == {"charset": "utf-8", "method": "REQUEST"}
+    assert part.get_content().splitlines() == INVITATION.splitlines()
+
+
+@pytest.mark.parametrize("calendar", ["", "Lunch at noon", INVITATION.replace("METHOD", "X-NONE")])
+def test_an_invitation_needs_a_method(calendar: str) -> None:
+    with pytest.raises(InvalidInput, match="add METHOD:REQUEST for an invitation"):
+        compose(sender="a@example.org", calendar=calendar)
 
 
 # -- large files --------------------------------------------------------------

@@ -293,3 +293,10 @@ def test_a_field_that_was_set_in_a_parsed_message_is_the_only_one_that_changes()
     assert content(prepared(message)) == raw.replace(
         b"X-Odd: a   b  ", b"X-Odd: =?utf-8?b?R3LDvMOfZQ==?="
     )
+
+
+def test_text_without_a_charset_is_an_error_with_the_remedy() -> None:
+    message = Message()
+    message.set_payload("Grüße")
+    with pytest.raises(InvalidMessage, match=r'set_payload\(text, "utf-8"\)$'):
+        written(message)

@@ -301,3 +301,15 @@ def test_what_is_no_generator_is_left_open() -> None:
 
 def test_inline_is_here_and_now() -> None:
     assert run(run_inline(lambda: 5)) == 5
+
+
+def test_a_file_that_was_written_and_not_rewound_is_not_an_empty_message(tmp_path: Path) -> None:
+    in_memory = io.BytesIO()
+    with (tmp_path / "message").open("w+b") as on_disk:
+        for file in (in_memory, on_disk):
+            file.write(b"Subject: x\n\nhello\n")
+            with pytest.raises(InvalidMessage, match=r"is at its end; rewind it with seek\(0\)$"):
+                source_of(file)
+            file.seek(0)
+            assert b"".join(all_of(source_of(file))).endswith(b"hello\n")
+    assert b"".join(all_of(source_of(io.BytesIO()))) == b""

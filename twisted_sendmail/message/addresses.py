@@ -121,10 +121,12 @@ def mailboxes(
     :raises InvalidAddress: *value* is not a list of addresses, or one of them cannot be used.
     """
     found = []
-    for spec, _, _ in address_specs(name, value):
+    for spec, begin, _ in address_specs(name, value):
         try:
             found.append(_mailbox(name, spec, domain))
         except InvalidAddress as error:
+            if "@" not in spec and "<" in value[begin:]:
+                error.remedy += '; write a display name with a comma as "Doe, Jane"'
             if unusable is None or any(character in spec for character in "\r\n\0"):
                 raise
             unusable.append(UnusableRecipient(spec, error))

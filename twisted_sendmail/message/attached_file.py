@@ -180,8 +180,11 @@ def attached_file(file: IO[bytes], name: str) -> bytes | AttachedFile:
                 shutil.copyfileobj(file, copied, _READ)
                 copied.flush()
                 found = AttachedFile(name, descriptor=os.dup(copied.fileno()))
+        at_end = not found.size and hasattr(file, "tell") and file.seekable() and file.tell() > 0
     except (OSError, ValueError, TypeError) as e:
         raise unreadable(name, e) from None
+    if at_end:
+        raise ended(f"attachment {printable(name, 200)}")
     return found if found.size > MAX_IN_MEMORY else found.content()
 
 
@@ -192,6 +195,11 @@ def _place(file: IO[bytes]) -> int | None:
     # Seeking writes what is buffered.
     begin = file.seek(file.tell())
     return begin if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+
+
+def ended(what: str) -> InvalidMessage:
+    """Return the error about a file that was written or read, and not rewound."""
+    return InvalidMessage(f"{what} is at its end", remedy="rewind it with seek(0)")
 
 
 def unreadable(name: str, error: Exception) -> InvalidMessage:

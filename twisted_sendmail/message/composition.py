@@ -66,7 +66,11 @@ _FIELD_NAME = re.compile(r"[!-9;-~]+\Z")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]+@[!-;=?-~]+>\Z")
 _CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]+\Z")
+_CID_SCHEME = re.compile("cid:", re.IGNORECASE)
 _CID_IN_HTML = re.compile(r"""\b(?:src|background)\s*=\s*["']?\s*cid:([^"'\s>]+)""", re.IGNORECASE)
+# RFC 5545 sections 3.4 and 3.7.2.
+_CALENDAR = re.compile(r"\s*BEGIN:VCALENDAR\s", re.IGNORECASE)
+_METHOD = re.compile(r"^METHOD:([A-Z-]+)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _URI = re.compile(r"[!-;=?-~]+\Z")
 # Fields that follow from the parts of the message, and that servers add.
 _NOT_GIVEN = re.compile(r"(?:mime-version|content-.*|received|return-path)\Z")
@@ -174,6 +178,7 @@ def compose(
     html: str | None = None,
     attachments: Iterable[Attachment | os.PathLike[str]] = (),
     inline: Mapping[str, Attachment | os.PathLike[str]] | None = None,
+    calendar: str | None = None,
     headers: Mapping[str, str] | None = None,
     list_unsubscribe: str | Iterable[str] = (),
     one_click: bool = False,
@@ -200,6 +205,8 @@ def compose(
     :param attachments: paths, or :class:`Attachment` for another name or type, octets or open files.
     :param inline: images of the HTML by their cid: ``{"logo": Path("logo.png")}`` is shown by
         ``<img src="cid:logo">``.
+    :param calendar: an iCalendar object (RFC 5545) with a METHOD: with ``METHOD:REQUEST`` it is an
+        invitation, which readers show with buttons to accept and to decline (RFC 6047).
     :param headers: other fields by name; without control characters.
     :param list_unsubscribe: URIs, ``https:`` or ``mailto:``, that end a subscription (RFC 2369).
     :param one_click: a POST to the one ``https:`` URI ends it without a question (RFC 8058). Readers
@@ -232,7 +239,7 @@ def compose(
     check_type("headers", headers, (Mapping, type(None)), "a dict of names and values")
     for name, value in (headers or {}).items():
         fields.other(name, value)
-    _set_body(message, text, html, inline or {})
+    _set_body(message, text, html, inline or {}, calendar)
     check_type("attachments", attachments, Iterable, "a list of paths and Attachments")
     parts = [_attachment(each).part("attachment") for each in attachments]
     if parts:
@@ -249,20 +256,27 @@ def _set_body(
     text: str | None,
     html: str | None,
     inline: Mapping[str, Attachment | os.PathLike[str]],
+    calendar: str | None,
 ) -> None:
-    page: MIMEPart = message
-    if text is not None or html is None:
-        _set_text(message, "text", text or "", "plain")
-    if html is not None:
-        if text is not None:
+    given = {"text": text, "html": html, "calendar": calendar}
+    bodies = {name: body for name, body in given.items() if body is not None} or {"text": ""}
+    parts: dict[str, MIMEPart] = {}
+    for name, body in bodies.items():
+        part = parts[name] = MIMEPart(policy=_POLICY) if parts else message
+        _set_text(part, name, body, "plain" if name == "text" else name)
+        if part is message and len(bodies) > 1:
             message.make_alternative()
-            page = MIMEPart(policy=_POLICY)
-            _attach(message, [page])
-        _set_text(page, "html", html, "html")
+            parts[name] = next(message.iter_parts())
+        elif part is not message:
+            # Readers show the last one that they can show.
+            _attach(message, [part])
+    if calendar is not None:
+        parts["calendar"].set_param("method", _method(calendar))  # RFC 6047 section 2.4
     check_type("inline", inline, Mapping, 'a dict such as {"logo": Path("logo.png")}')
-    shown = set(_CID_IN_HTML.findall(html or ""))
+    source = _CID_SCHEME.sub("cid:", html or "")
+    shown = set(_CID_IN_HTML.findall(source))
     for cid in inline:
-        _check_content_id(cid, html or "")
+        _check_content_id(cid, source)
     missing = shown - {quote(cid, safe="") for cid in inline} - set(inline)
     if missing:
         cid = printable(min(missing), 80)
@@ -271,10 +285,23 @@ def _set_body(
             remedy="give the image with that cid",
         )
     if inline:
-        parts = [_attachment(each).part("inline", cid) for cid, each in inline.items()]
+        images = [_attachment(each).part("inline", cid) for cid, each in inline.items()]
+        page = parts["html"]
         page.make_related()
         page.set_param("type", "text/html")  # RFC 2387 section 3.1
-        _attach(page, parts)
+        _attach(page, images)
+
+
+def _method(calendar: str) -> str:
+    method = _METHOD.search(calendar)
+    if not _CALENDAR.match(calendar) or method is None:
+        _refuse(
+            "calendar",
+            calendar,
+            "it is no iCalendar object with a METHOD",
+            "begin it with BEGIN:VCALENDAR, and add METHOD:REQUEST for an invitation",
+        )
+    return method[1].upper()
 
 
 def _attach(multipart: Any, parts: list[MIMEPart]) -> None:

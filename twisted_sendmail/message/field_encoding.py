@@ -132,13 +132,15 @@ def field_in_ascii(field: Field) -> Field:
 def text_field(name: str, text: str) -> Field:
     """Return a field of text in ASCII that a reader decodes to *text*.
 
-    A word that looks like an encoded-word, or is too long for a line, is encoded too.
+    A word that looks like an encoded-word, or is too long for SMTP, is encoded too. Other long words
+    stay: programs that read a token or an object of JSON in a field do not decode it.
 
     :param text: in one line, without control characters; runs of blanks become one.
     """
     writer = _Writer(len(name) + 1)
     for word in filter(None, text.split(" ")):
-        writer.word(" ", word, encode=_ENCODED_BEGIN in word or len(word) > MAX_ENCODED_WORD)
+        too_long = len(name) + 2 + len(word) > MAX_TEXT_LINE
+        writer.word(" ", word, encode=_ENCODED_BEGIN in word or too_long)
     return folded_field(Field(name.lower(), f"{name}:{writer.text()}\r\n".encode("ascii")))
 
 

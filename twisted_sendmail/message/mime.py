@@ -81,9 +81,11 @@ def written(message: MIMEMessage) -> bytes:
     except InvalidInput:
         raise
     except Exception as e:
+        is_text = isinstance(e, UnicodeEncodeError)
         raise InvalidMessage(
             "the message cannot be written out",
             detail=f"{type(e).__name__}: {printable(str(e), 200)}",
+            remedy='name the charset of the text: set_payload(text, "utf-8")' if is_text else None,
         ) from e
 
 

@@ -23,6 +23,7 @@ from email.message import Message as MIMEMessage
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, Union
 
+from twisted_sendmail.message.attached_file import ended
 from twisted_sendmail.smtp import InvalidMessage, printable
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class PiecesSource(ContentSource):
 class FileSource(ContentSource):
     """A binary file, read from its position; the caller closes it.
 
-    :raises InvalidMessage: the file is closed.
+    :raises InvalidMessage: the file is closed, or was read to its end.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -194,8 +195,10 @@ class FileSource(ContentSource):
                     self.raw_size = file.getbuffer().nbytes - self._start
                 elif isinstance(getattr(file, "raw", file), io.FileIO):
                     self.raw_size = os.fstat(file.fileno()).st_size - self._start
-        except (AttributeError, OSError):
+        except (AttributeError, OSError, NotImplementedError):
             pass  # a pipe, a socket, or an object that has only read()
+        if self.raw_size is not None and self.raw_size <= 0 < self._start:
+            raise ended("the message file")
 
     def read(self) -> bytes:
         """See :class:`ContentSource`."""
