@@ -30,6 +30,7 @@ from twisted_sendmail.client.tls import Handshake, TLSPolicy
 from twisted_sendmail.smtp import (
     EHLO_UNKNOWN,
     CertificateRejected,
+    CommandNotAllowed,
     ConnectFailed,
     ConnectionFailed,
     DANEUnavailable,
@@ -88,26 +89,55 @@ async def open_session(
         connected(protocol)
     silence = _Silence(clock, protocol, implicit=server.tls is TLSPolicy.IMPLICIT)
     try:
-        await _make_ready(clock, protocol, server, silence, context=context, tlsa=tlsa)
+        if server.tls is TLSPolicy.IMPLICIT:
+            async with _handshake(clock, server, context, tlsa) as verifier:
+                await protocol.start_tls(verifier)
+            silence.end()
+        name = server.helo_name or _own_name(protocol)
+        await _hello(protocol, name, server)
+        if (
+            server.tls is TLSPolicy.STARTTLS or server.tls is TLSPolicy.OPPORTUNISTIC
+        ) and await _starttls(clock, protocol, server, context, tlsa):
+            await _hello(protocol, name, server)
+        if server.credentials is not None:
+            await authenticate(clock, protocol, server.credentials, server.mechanisms)
+        protocol.keep_tls_session()
+        _log.debug("{host}: ready, {tls}", host=protocol.host, tls=protocol.tls or "in clear")
     except SendmailError as error:
-        silence.explain(error)
-        if isinstance(error, ProtocolBreach) and error.phase == "greeting":
-            error.remedy = "check host and port: TLS or another protocol answers there"
-        if unproved and isinstance(error, CertificateRejected):
-            error.remedy = f"DNS names this server, and DNSSEC does not prove it: if it is right, write {server}"
-        error.at(host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript)
-        protocol.leave()
+        _end(protocol, error, silence, f"{server}" if unproved else "")
         raise
+    except CancelledError:
+        # The command was not written yet, or the handshake waits for its turn.
+        cancelled = Cancelled("cancelled")
+        protocol.abort(cancelled)
+        _end(protocol, cancelled, silence)
+        raise cancelled from None
     except BaseException:
         protocol.abort()
         raise
-    else:
-        _log.debug("{host}: ready, {tls}", host=protocol.host, tls=protocol.tls or "in clear")
     finally:
         silence.end()
         # If TLS failed before the greeting came, nothing waits for the greeting; the TLS error is raised.
         _ = protocol.greeting.addErrback(lambda _: None)
     return protocol
+
+
+def _end(
+    protocol: SubmissionProtocol, error: SendmailError, silence: _Silence, unproved: str = ""
+) -> None:
+    """Complete *error*, and close the connection.
+
+    :param unproved: the server, if its name is not proved.
+    """
+    silence.explain(error)
+    if isinstance(error, ProtocolBreach) and error.phase == "greeting":
+        error.remedy = "check host and port: TLS or another protocol answers there"
+    if unproved and isinstance(error, CertificateRejected):
+        error.remedy = (
+            f"DNS names this server, and DNSSEC does not prove it: if it is right, write {unproved}"
+        )
+    error.at(host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript)
+    protocol.leave()
 
 
 async def _connect_to_one(
@@ -212,34 +242,6 @@ class _Factory(Factory):
         return self._build(addr)
 
 
-async def _make_ready(
-    clock: Any,
-    protocol: SubmissionProtocol,
-    server: SubmissionServer,
-    silence: _Silence,
-    *,
-    context: SSL.Context | None,
-    tlsa: TLSARecords | None,
-) -> None:
-    if server.tls is TLSPolicy.IMPLICIT:
-        async with _handshake(clock, server, context, tlsa) as verifier:
-            await protocol.start_tls(verifier)
-        silence.end()
-    greeting = await protocol.greeting
-    silence.end()
-    if not greeting.positive:
-        raise _refused("connection", greeting, "greeting")
-    name = server.helo_name or _own_name(protocol)
-    await _hello(protocol, name, server)
-    if server.tls in {TLSPolicy.STARTTLS, TLSPolicy.OPPORTUNISTIC} and await _starttls(
-        clock, protocol, server, context, tlsa
-    ):
-        await _hello(protocol, name, server)
-    if server.credentials is not None:
-        await authenticate(clock, protocol, server.credentials, server.mechanisms)
-    protocol.keep_tls_session()
-
-
 class _Silence:
     """Tells the user, after a few seconds, that the server sends nothing, and why that may be.
 
@@ -295,7 +297,11 @@ def _port(server: SubmissionServer) -> int | None:
 
 
 async def _hello(protocol: SubmissionProtocol, name: str, server: SubmissionServer) -> None:
-    reply = await protocol.ehlo(name)
+    try:
+        # Given at once, the first EHLO is written when the greeting has come.
+        reply = await protocol.ehlo(name)
+    except CommandNotAllowed:
+        raise _refused("connection", await protocol.greeting, "greeting") from None
     if reply.positive:
         protocol.session.withhold(*server.ignore_extensions, *server.unsupported)
         verified = protocol.tls is not None and protocol.tls.verified_by != "none"

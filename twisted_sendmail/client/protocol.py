@@ -167,7 +167,8 @@ class SubmissionProtocol(Protocol):
         self._awaited: tuple[float | None, str | Callable[[], str], str | None] = None, "", None
         self._verifier: ServerVerifier | None = None
         self._tls_transport: TLSTransport | None = None
-        self._handshake: Deferred[TLSFacts] | None = None
+        # Fires at the end of the handshake, and the reply to STARTTLS.
+        self._handshake: tuple[Deferred[Any], Reply | None] | None = None
         # Writes to the transport below TLS.
         self._writer = SocketWriter(None)
         self._wire_secured = False
@@ -204,12 +205,19 @@ class SubmissionProtocol(Protocol):
         :raises TLSError: the handshake failed, or the certificate was rejected.
         """
 
-        def granted(reply: Reply) -> Any:
-            return (
-                self.start_tls(verifier).addCallback(lambda _: reply) if reply.positive else reply
-            )
+        def answered(results: list[Any]) -> None:
+            reply = results[0]
+            if waiting.called or not (isinstance(reply, Reply) and reply.positive):
+                fire(results)
+                return
+            try:
+                self._begin_handshake(verifier, waiting, reply)
+            except Exception:  # noqa: BLE001 - it is for the caller
+                waiting.errback()
 
-        return self._reply_to(StartTLS()).addCallback(granted)
+        waiting = self._reply_to(StartTLS(), done=answered)
+        fire = self._fire(waiting)
+        return waiting
 
     def auth(self, mechanism: str, initial: bytes | None = None) -> Deferred[Reply]:
         """AUTH, with an initial response unless it is None (RFC 4954 section 4)."""
@@ -420,13 +428,18 @@ class SubmissionProtocol(Protocol):
         name = what if isinstance(what, str) else what()
         self.abort(SendTimeout(f"{name} did not come within {seconds:g} s", phase=phase))
 
-    def _reply_to(self, command: Command, payload: bytes | None = None) -> Deferred[Reply]:
+    def _reply_to(
+        self,
+        command: Command,
+        payload: bytes | None = None,
+        done: Callable[[list[Any]], None] | None = None,
+    ) -> Deferred[Reply]:
         def cancel(_: object) -> None:
             if not self.session.withdraw(group):
                 self._cancelled(waiting)
 
         waiting: Deferred[Reply] = Deferred(cancel)
-        group = self.session.send(command, payload=payload, done=self._fire(waiting))
+        group = self.session.send(command, payload=payload, done=done or self._fire(waiting))
         self.flush()
         return waiting
 
@@ -446,7 +459,7 @@ class SubmissionProtocol(Protocol):
 
         return done
 
-    def _cancelled(self, _: Deferred[Reply]) -> None:
+    def _cancelled(self, _: Deferred[Any]) -> None:
         self.abort(Cancelled("cancelled"))
 
     def _dispatch(self) -> None:
@@ -489,9 +502,16 @@ class SubmissionProtocol(Protocol):
 
         :raises TLSError: the handshake failed, or the certificate was rejected.
         """
+        waiting: Deferred[TLSFacts] = Deferred(self._cancelled)
+        self._begin_handshake(verifier, waiting, None)
+        return waiting
+
+    def _begin_handshake(
+        self, verifier: ServerVerifier, waiting: Deferred[Any], reply: Reply | None
+    ) -> None:
+        """Begin TLS; *waiting* fires at the end with *reply*, or with the facts if that is None."""
         self._verifier = verifier
-        waiting: Deferred[TLSFacts] = Deferred(lambda _: self.abort(Cancelled("cancelled")))
-        self._handshake = waiting
+        self._handshake = waiting, reply
         self.session.begin_tls()
         seconds = self.timeouts.tls
         self.await_event(waiting, seconds, "the end of the TLS handshake", "TLS")
@@ -501,7 +521,7 @@ class SubmissionProtocol(Protocol):
             verifier.adopt(self.transport.getHandle())
             if self._wire_secured:
                 self.handshake_completed()
-            return waiting
+            return
         self._tls_transport = TLSTransport(self, verifier, wire, self._writer.write)
         try:
             self._tls_transport.start(self.clock)
@@ -514,7 +534,6 @@ class SubmissionProtocol(Protocol):
         self._writer.transport = self._tls_transport.wire
         # ``startTLS`` has left the ClientHello to the reactor.
         self._writer.flush()
-        return waiting
 
     def handshakeCompleted(self) -> None:
         """See ``IHandshakeListener``: the transport is one of TLS, and its handshake is complete."""
@@ -523,14 +542,14 @@ class SubmissionProtocol(Protocol):
 
     def handshake_completed(self) -> None:
         """The TLS handshake is complete."""
-        waiting, self._handshake = self._handshake, None
-        if waiting is None or self._verifier is None:
+        handshake, self._handshake = self._handshake, None
+        if handshake is None or self._verifier is None:
             return
         self.timer.clear()
         try:
             self.tls = facts = self._verifier.facts()
         except Exception as error:  # noqa: BLE001 - no error may leave the caller waiting
-            self._handshake = waiting
+            self._handshake = handshake
             if not isinstance(error, SendmailError):
                 why = printable(f"the certificate cannot be read: {error}")
                 error = TLSFailure("TLS refused", phase="TLS", detail=why)
@@ -539,7 +558,8 @@ class SubmissionProtocol(Protocol):
         self.session.tls_begun(f"TLS: {facts}")
         # With implicit TLS the greeting is owed.
         self._set_timer()
-        waiting.callback(facts)
+        waiting, reply = handshake
+        waiting.callback(facts if reply is None else reply)
 
     @property
     def presented(self) -> TLSFacts | None:
@@ -663,6 +683,8 @@ class SubmissionProtocol(Protocol):
         fires when the connection is gone.  Never fails.
         """
         session = self.session
+        if self._closing:
+            return
         if session.idle and self.usable:
             _ = session.send(Quit())
             # At once, even inside a group: nothing can be written after the connection is closed.
@@ -694,8 +716,8 @@ class SubmissionProtocol(Protocol):
         if self._stream is not None:
             self._stream.stop()
         handshake, self._handshake = self._handshake, None
-        if handshake is not None and not handshake.called:
-            handshake.errback(why.at(host=self.host, transcript=self.session.transcript))
+        if handshake is not None and not handshake[0].called:
+            handshake[0].errback(why.at(host=self.host, transcript=self.session.transcript))
 
 
 class _Group:

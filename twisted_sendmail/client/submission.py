@@ -24,7 +24,7 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -95,12 +95,10 @@ def submit(
         )
         job = Job(prepared, all_or_nothing=all_or_nothing)
 
-        async def connect() -> SubmissionProtocol:
-            nonlocal protocol
+        def connect() -> Coroutine[Deferred[Any], Any, SubmissionProtocol]:
             close()
             chosen.unsupported.update(job.unsupported)
-            protocol = await open_session(reactor, chosen)
-            return protocol
+            return open_session(reactor, chosen, connected)
 
         try:
             report = await send_job(job, await connect(), last=True, reconnect=connect)
@@ -108,6 +106,10 @@ def submit(
             chosen.unsupported.update(job.unsupported)
             await prepared.close()
         return require_acceptance(report)
+
+    def connected(opened: SubmissionProtocol) -> None:
+        nonlocal protocol
+        protocol = opened
 
     def close() -> None:
         if protocol is not None:
