@@ -462,6 +462,28 @@ def test_rcpt_is_read_strictly(command: str, code: str) -> None:
     assert talk.code(command) == code
 
 
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("NOOP", "250"),
+        ("QU\u0131T", "500"),
+        ("R\u017fET", "500"),
+        ("\ufb06ARTTLS", "500"),
+        ("MA\u0131L FROM:<a@example.org>", "500"),
+        ("BDAT 1 LA\u017fT", "501"),
+        ("MAIL FROM:<a@example.org> \u017fIZE=10", "501"),
+        ("MAIL FROM:<a@example.org> BODY=8B\u0131TMIME", "501"),
+        ("MAIL FROM:<a@example.org> RET=FULL\u2003SIZE=10", "501"),
+        ("RCPT TO:<b@example.net> NOTIFY=\u017fUCCESS", "501"),
+    ],
+)
+def test_only_ascii_letters_and_spaces_are_those_of_commands(line: str, code: str) -> None:
+    talk = in_transaction(Talk())
+    if line.startswith("MAIL"):
+        talk.send("RSET\r\n")
+    assert talk.send(line + "\r\n")[0][:3] == code
+
+
 def test_what_dsn_asks_for_reaches_the_recipient() -> None:
     talk = in_transaction(Talk())
     talk.send("RCPT TO:<c@example.net> NOTIFY=DELAY,FAILURE ORCPT=rfc822;c+2Bd@example.net\r\n")

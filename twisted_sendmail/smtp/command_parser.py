@@ -34,6 +34,7 @@ from twisted_sendmail.smtp.commands import (
     Rset,
     StartTLS,
     Verb,
+    upper,
 )
 from twisted_sendmail.smtp.errors import InvalidAddress, InvalidInput
 from twisted_sendmail.smtp.limits import MAX_AUTH_LINE, MAX_CHUNK_DIGITS, MAX_COMMAND_LINE
@@ -57,7 +58,7 @@ _WITH_PATH = re.compile(
     r'(?:MAIL (FROM):|RCPT TO:) ?(<[^<>"\\]*(?:"(?:[^"\\]|\\.)*"[^<>"\\]*)*>)(?: (.*))?\Z',
     re.IGNORECASE | re.ASCII,
 ).match
-_SIZE = re.compile(rf"([0-9]{{1,{MAX_CHUNK_DIGITS}}})(?: (LAST))?\Z", re.IGNORECASE)
+_SIZE = re.compile(rf"([0-9]{{1,{MAX_CHUNK_DIGITS}}})(?: (LAST))?\Z", re.ASCII | re.IGNORECASE)
 
 
 def _refuse(code: int, text: str) -> Reply:
@@ -80,7 +81,7 @@ def parse_command(line: bytes) -> ServerCommand | Reply:
     if isinstance(text, Reply):
         return text
     name, _, argument = text.partition(" ")
-    name = name.upper()
+    name = upper(name)
     parse = _PARSERS.get(name)
     if parse is not None:
         return parse(argument)
@@ -151,7 +152,7 @@ def _auth(argument: str) -> Auth | Reply:
         if initial is None:
             return _refuse(501, "5.5.2 The initial response is not base64")
     try:
-        return Auth(mechanism.upper(), initial)
+        return Auth(upper(mechanism), initial)
     except InvalidInput:
         return _refuse(501, "5.5.4 AUTH takes the name of a mechanism")
 
@@ -184,9 +185,9 @@ def _addressed(line: bytes) -> Mail | Rcpt | Reply:
 
 def _parameters(words: str) -> Parameters | Reply:
     pairs: dict[str, str | None] = {}
-    for word in words.split():
+    for word in filter(None, words.split(" ")):
         keyword, equals, value = word.partition("=")
-        keyword = keyword.upper()
+        keyword = upper(keyword)
         if keyword in pairs:
             return _refuse(501, "5.5.4 A parameter may be given once")
         pairs[keyword] = value if equals else None

@@ -73,6 +73,15 @@ class Command:
         raise NotImplementedError
 
 
+def upper(text: str) -> str:
+    """Return *text* in upper case if it is ASCII.
+
+    Only ASCII letters have two cases in SMTP: ``str.upper`` would make ``QUIT`` of ``QU\u0131T``, which
+    other servers refuse.
+    """
+    return text.upper() if text.isascii() else text
+
+
 def _encode(text: str) -> bytes:
     return text.encode("utf-8") + b"\r\n"
 
@@ -356,10 +365,6 @@ class Bdat(Command):
         return f"BDAT {self.size}{' LAST' if self.last else ''}"
 
 
-def _upper(name: str) -> str:
-    return name.upper()
-
-
 @frozen
 class OtherCommand(Command):
     """A verb that has no class of its own (VRFY, ETRN, XCLIENT …): one line, one reply.
@@ -367,7 +372,7 @@ class OtherCommand(Command):
     :raises InvalidInput: for a verb that has a class, or text that would not stay one line.
     """
 
-    name: str = field(converter=_upper)
+    name: str = field(converter=upper)
     argument: str = ""
     verb: ClassVar[Verb] = Verb.OTHER
 

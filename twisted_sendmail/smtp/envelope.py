@@ -13,6 +13,7 @@ import attrs
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath
 from twisted_sendmail.smtp.arguments import check_flag, check_type
+from twisted_sendmail.smtp.commands import upper
 from twisted_sendmail.smtp.errors import InvalidAddress, InvalidInput
 from twisted_sendmail.smtp.limits import MAX_ENVID, MAX_ORCPT
 
@@ -34,7 +35,7 @@ def _notify(notify: str | Iterable[str]) -> frozenset[str]:
     given = [notify] if isinstance(notify, str) else list(notify)
     for word in given:
         check_type("one of notify", word, str, "NEVER, or any of SUCCESS, FAILURE, DELAY")
-    words = frozenset(word.upper() for word in given)
+    words = frozenset(map(upper, given))
     if words != {"NEVER"} and not words <= _NOTIFY:
         raise InvalidInput(
             f"NOTIFY={','.join(sorted(words))} cannot be used",
@@ -172,9 +173,10 @@ def _recipients(recipients: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Reci
 
 
 def _ret(ret: str) -> str:
-    if not isinstance(ret, str) or ret.upper() not in {"FULL", "HDRS"}:
+    word = upper(ret) if isinstance(ret, str) else ""
+    if word not in {"FULL", "HDRS"}:
         raise InvalidInput("RET cannot be used", remedy="give FULL or HDRS")
-    return ret.upper()
+    return word
 
 
 @attrs.frozen(init=False)

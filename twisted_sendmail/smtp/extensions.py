@@ -34,7 +34,7 @@ from twisted_sendmail.smtp.arguments import (
     check_flag,
     check_type,
 )
-from twisted_sendmail.smtp.commands import OtherCommand, xtext
+from twisted_sendmail.smtp.commands import OtherCommand, upper, xtext
 from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.errors import InvalidInput
 from twisted_sendmail.smtp.limits import MAX_ENVID, MAX_ORCPT
@@ -68,10 +68,10 @@ def unxtext(text: str | None, limit: int = 1000) -> str:
 
 def _keyword(keyword: str) -> str:
     check_type("a keyword", keyword, str, "text such as XCLIENT")
-    upper = keyword.upper()
-    if not _KEYWORD.fullmatch(upper):
+    name = upper(keyword)
+    if not _KEYWORD.fullmatch(name):
         raise InvalidInput(f"'{keyword[:40]}' is no keyword", detail="it has letters, digits and -")
-    return upper
+    return name
 
 
 def _verb(verb: str) -> str:
@@ -313,7 +313,7 @@ def _size(text: str | None) -> int:
 
 def _one_of(*words: str) -> Callable[[str | None], str]:
     def parse(text: str | None) -> str:
-        word = (text or "").upper()
+        word = upper(text or "")
         if word not in words:
             raise ValueError("another word")
         return word
@@ -340,7 +340,7 @@ def _auth(text: str | None) -> ReversePath:
 def _notify(text: str | None) -> frozenset[str]:
     if not text:
         raise ValueError("no words")
-    return frozenset(text.upper().split(","))
+    return frozenset(upper(text).split(","))
 
 
 def _orcpt(value: str) -> str:
