@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
 
-from twisted_sendmail.cli.options import PASSWORD_VARIABLE, add_password_options, new_password
+from twisted_sendmail.cli.option_table import add_options_of
+from twisted_sendmail.cli.options import PASSWORD_ORIGINS, add_password_options, new_password
 from twisted_sendmail.cli.output import print_error, print_note, print_result
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.exit_status import CommandError, ExitStatus
@@ -43,53 +44,27 @@ def add_options(parser: ArgumentParser) -> None:
         "with any password, with STARTTLS, implicit TLS or in clear. One line is printed for each "
         "message. Nothing is delivered. End it with Ctrl-C."
     )
-    parser.add_argument(
-        "--host",
-        default=HOST,
-        metavar="ADDRESS",
-        help=f"the address to listen on; {HOST}. With another one, other machines can connect: use "
-        "--user too",
+    add_options_of(
+        parser,
+        f"""
+        --host ADDRESS      the address to listen on; {HOST}. With another one, other machines can connect: use
+                            --user too
+        --port PORT         for STARTTLS and clear text; {PORT}; 0: a free one
+        --tls-port PORT     for implicit TLS; {TLS_PORT}; 0: a free one
+        --maildir DIR       store the messages in this Maildir, which is created if it does not exist
+        --ca-file FILE      write the CA certificate here, for the client to trust
+        --authority FILE    keep the CA, certificate and key, in FILE, which is made if it does not exist: a
+                            client needs to trust it only once. Without it each start makes a new CA
+        """,
+        host={"default": HOST},
+        port={"type": _port, "default": PORT, "metavar": None},
+        tls_port={"type": _port, "default": TLS_PORT, "metavar": None},
+        **{name: {"type": Path} for name in ("maildir", "ca_file", "authority")},
     )
-    parser.add_argument(
-        "--port",
-        type=_port,
-        default=PORT,
-        help=f"for STARTTLS and clear text; {PORT}; 0: a free one",
-    )
-    parser.add_argument(
-        "--tls-port",
-        type=_port,
-        default=TLS_PORT,
-        help=f"for implicit TLS; {TLS_PORT}; 0: a free one",
-    )
-    parser.add_argument(
-        "--maildir",
-        type=Path,
-        metavar="DIR",
-        help="store the messages in this Maildir, which is created if it does not exist",
-    )
-    parser.add_argument(
-        "--ca-file",
-        type=Path,
-        metavar="FILE",
-        help="write the CA certificate here, for the client to trust",
-    )
-    parser.add_argument(
-        "--authority",
-        type=Path,
-        metavar="FILE",
-        help="keep the CA, certificate and key, in FILE, which is made if it does not exist: a "
-        "client needs to trust it only once. Without it each start makes a new CA",
-    )
-    user = parser.add_argument_group(
-        "authentication",
-        f"The password comes from a file, a command, the variable {PASSWORD_VARIABLE} or a "
-        "prompt, and never from the command line.",
-    )
-    user.add_argument(
-        "--user",
-        metavar="NAME",
-        help="accept mail only after STARTTLS or in implicit TLS, from NAME with the password",
+    user = parser.add_argument_group("authentication", PASSWORD_ORIGINS)
+    add_options_of(
+        user,
+        "--user NAME  accept mail only after STARTTLS or in implicit TLS, from NAME with the password",
     )
     add_password_options(user)
 

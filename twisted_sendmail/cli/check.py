@@ -17,10 +17,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 from attrs import evolve
 
+from twisted_sendmail.cli.option_table import add_options_of
 from twisted_sendmail.cli.options import (
+    CONNECTION_OPTIONS,
     LOGIN_OPTIONS,
     PASSWORD_VARIABLE,
     SERVER_VARIABLE,
+    TRUST_OPTIONS,
     account_of,
     add_server_options,
     server_of,
@@ -83,9 +86,12 @@ def add_options(parser: ArgumentParser) -> None:
     )
     add_server_options(parser)
     output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    output.add_argument(
-        "--verbose", action="store_true", help="show the dialogue on stderr, without secrets"
+    add_options_of(
+        output,
+        """
+        --json              print the result as one JSON object
+        --verbose           show the dialogue on stderr, without secrets
+        """,
     )
 
 
@@ -362,19 +368,6 @@ def _dane_json(dane: DANESurvey | None) -> dict[str, Any] | None:
 
 # -- settings ---------------------------------------------------------------------
 
-#: Options of the command that are settings, too.
-_GIVEN = (
-    "ca_file",
-    "ca_directory",
-    "fingerprint",
-    "public_key",
-    "minimum_tls_version",
-    "client_certificate",
-    "client_key",
-    "client_key_password_file",
-    "source_address",
-)
-
 
 def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any]:
     """The keys of an account, or of a smarthost of the relay, with which the server can be used.
@@ -397,9 +390,9 @@ def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any
     settings |= login
     if args.mechanism:
         settings["mechanisms"] = args.mechanism
-    for name in _GIVEN:
+    for name in CONNECTION_OPTIONS:
         value = getattr(args, name)
-        if value is not None and not (by_dane and name in _GIVEN[:4]):
+        if value is not None and not (by_dane and name in TRUST_OPTIONS):
             settings[name.replace("_", "-")] = value
     if seen.server.trust.name is not None:
         settings["server-name"] = seen.server.trust.name

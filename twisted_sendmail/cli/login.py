@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError
 
+from twisted_sendmail.cli.option_table import add_options_of
 from twisted_sendmail.cli.options import (
     SERVER_VARIABLE,
     account_of,
@@ -41,29 +42,19 @@ def add_options(parser: ArgumentParser) -> None:
         f"{SERVER_VARIABLE}, else the default account",
     )
     add_account_option(parser)
-    parser.add_argument("--user", metavar="NAME", help="log in as NAME; or user@ in the URL")
+    add_options_of(parser, "--user NAME  log in as NAME; or user@ in the URL")
     add_oauth_options(parser)
     add_world_readable_option(parser)
     login = parser.add_argument_group("the login")
-    login.add_argument(
-        "--oauth-device-url",
-        metavar="URL",
-        help="the device authorization endpoint, instead of the provider's",
-    )
-    login.add_argument(
-        "--oauth-authorization-url",
-        metavar="URL",
-        help="the authorization endpoint, instead of the provider's",
-    )
-    login.add_argument(
-        "--browser", action="store_true", help="use a browser, though the provider has codes"
-    )
-    login.add_argument(
-        "--port",
-        metavar="PORT",
-        type=_port,
-        default=0,
-        help="the port that the browser returns to, at http://localhost:PORT/; any",
+    add_options_of(
+        login,
+        """
+        --oauth-device-url URL  the device authorization endpoint, instead of the provider's
+        --oauth-authorization-url URL  the authorization endpoint, instead of the provider's
+        --browser               use a browser, though the provider has codes
+        --port PORT             the port that the browser returns to, at http://localhost:PORT/; any
+        """,
+        port={"type": _port, "default": 0},
     )
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from twisted_sendmail.accounts import USER_FILE, Account, find_account
+from twisted_sendmail.cli.option_table import add_options_of
 from twisted_sendmail.client import (
     DNSResolver,
     SubmissionServer,
@@ -48,6 +49,11 @@ if TYPE_CHECKING:
 SERVER_VARIABLE = "TWISTED_SENDMAIL_SERVER"
 #: The environment variable that may hold the password.
 PASSWORD_VARIABLE = "TWISTED_SENDMAIL_PASSWORD"  # noqa: S105 - the name of the variable
+#: The description of the group of options for a login.
+PASSWORD_ORIGINS = (
+    f"The password comes from a file, a command, the variable {PASSWORD_VARIABLE} or a "
+    "prompt, and never from the command line."
+)
 _PASSWORD_REMEDY = f"use --password-file, --password-command or the variable {PASSWORD_VARIABLE}"
 #: No password or token is longer.
 _MAX_SECRET_BYTES = 65536
@@ -61,87 +67,50 @@ def add_server_options(parser: ArgumentParser) -> None:
     """Add all of them but the server itself to *parser*."""
     server = parser.add_argument_group("the server")
     add_account_option(server)
-    server.add_argument(
-        "--tls",
-        choices=[policy.value for policy in TLSPolicy],
-        help="when TLS begins, if the server is HOST[:PORT]; implicit on port 465, else starttls. "
-        "In a URL the scheme says it",
+    add_options_of(
+        server,
+        """
+        --tls VALUE             when TLS begins, if the server is HOST[:PORT]; implicit on port 465, else starttls.
+                                In a URL the scheme says it
+        --helo NAME             the name in EHLO; else this host's name
+        --source-address ADDRESS  connect from this IP address of the machine
+        --name-server ADDRESS…  ask this name server for the servers of submission:DOMAIN and for TLSA records; may be
+                                repeated. On the loopback interface, or written tls://ADDRESS#NAME, its word on DNSSEC counts
+        --timeout SECONDS       time limit of the whole delivery; 3600
+        """,
+        tls={"choices": [policy.value for policy in TLSPolicy], "metavar": None},
+        timeout={"type": _seconds},
     )
-    server.add_argument("--helo", metavar="NAME", help="the name in EHLO; else this host's name")
-    server.add_argument(
-        "--source-address", metavar="ADDRESS", help="connect from this IP address of the machine"
-    )
-    server.add_argument(
-        "--name-server",
-        metavar="ADDRESS",
-        action="append",
-        help="ask this name server for the servers of submission:DOMAIN and for TLSA records; may be "
-        "repeated. On the loopback interface, or written tls://ADDRESS#NAME, its word on DNSSEC counts",
-    )
-    server.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", help="time limit of the whole delivery; 3600"
-    )
-    user = parser.add_argument_group(
-        "authentication",
-        f"The password comes from a file, a command, the variable {PASSWORD_VARIABLE} or a "
-        "prompt, and never from the command line.",
-    )
-    user.add_argument("--user", metavar="NAME", help="authenticate as NAME; or user@ in the URL")
+    user = parser.add_argument_group("authentication", PASSWORD_ORIGINS)
+    add_options_of(user, "--user NAME  authenticate as NAME; or user@ in the URL")
     add_password_options(user)
-    user.add_argument(
-        "--bearer",
-        action="store_true",
-        help="the password is an OAuth bearer token: its file is read, or its command run, again "
-        "if the server refuses it",
-    )
-    user.add_argument(
-        "--mechanism",
-        metavar="NAME",
-        action="append",
-        help="use this SASL mechanism only; may be repeated, best first",
+    add_options_of(
+        user,
+        """
+        --bearer                the password is an OAuth bearer token: its file is read, or its command run, again
+                                if the server refuses it
+        --mechanism NAME…       use this SASL mechanism only; may be repeated, best first
+        """,
     )
     add_oauth_options(parser)
     trust = parser.add_argument_group(
         "the server's certificate",
         "By default it must be issued by an authority of the system for the server's name.",
     )
-    trust.add_argument("--ca-file", metavar="FILE", help="trust these authorities (PEM) instead")
-    trust.add_argument(
-        "--ca-directory",
-        metavar="FOLDER",
-        help="trust the authorities in FOLDER instead, named by openssl rehash",
-    )
-    trust.add_argument(
-        "--fingerprint",
-        metavar="SHA256",
-        action="append",
-        help="trust the certificate with this SHA-256, and no other; may be repeated",
-    )
-    trust.add_argument(
-        "--public-key",
-        metavar="SHA256",
-        action="append",
-        help="trust certificates with the public key with this SHA-256; may be repeated",
-    )
-    trust.add_argument(
-        "--dane",
-        action="store_true",
-        help="trust the server by its TLSA records (DANE), and no authority; needs --name-server",
-    )
-    trust.add_argument("--server-name", metavar="NAME", help="the name that it must hold")
-    trust.add_argument(
-        "--minimum-tls-version", metavar="VERSION", help="TLSv1.2 or TLSv1.3; TLSv1.2"
-    )
-    trust.add_argument(
-        "--client-certificate", metavar="FILE", help="the client's certificate (PEM or PKCS#12)"
-    )
-    trust.add_argument(
-        "--client-key",
-        metavar="FILE",
-        help="the key of the client's certificate, if it is in another file",
-    )
-    trust.add_argument(
-        "--client-key-password-file", metavar="FILE", help="read the password of the key from FILE"
+    add_options_of(
+        trust,
+        """
+        --ca-file FILE          trust these authorities (PEM) instead
+        --ca-directory FOLDER   trust the authorities in FOLDER instead, named by openssl rehash
+        --fingerprint SHA256…   trust the certificate with this SHA-256, and no other; may be repeated
+        --public-key SHA256…    trust certificates with the public key with this SHA-256; may be repeated
+        --dane                  trust the server by its TLSA records (DANE), and no authority; needs --name-server
+        --server-name NAME      the name that it must hold
+        --minimum-tls-version VERSION  TLSv1.2 or TLSv1.3; TLSv1.2
+        --client-certificate FILE  the client's certificate (PEM or PKCS#12)
+        --client-key FILE       the key of the client's certificate, if it is in another file
+        --client-key-password-file FILE  read the password of the key from FILE
+        """,
     )
 
 
@@ -163,48 +132,23 @@ def add_oauth_options(parser: ArgumentParser) -> None:
         "client itself. The URL may have these settings too, except commands: "
         "smtps://USER@HOST?oauth-provider=NAME&oauth-client-id=ID&oauth-refresh-token-file=FILE",
     )
-    oauth.add_argument(
-        "--oauth-provider", metavar="NAME", help="microsoft, google, yahoo or fastmail"
-    )
-    oauth.add_argument(
-        "--oauth-token-url", metavar="URL", help="the token endpoint, instead of the provider's"
-    )
-    oauth.add_argument(
-        "--oauth-client-id", metavar="ID", help="the client, as registered at the provider"
-    )
-    oauth.add_argument(
-        "--oauth-client-secret-file", metavar="FILE", help="read the secret of the client from FILE"
-    )
-    oauth.add_argument(
-        "--oauth-auth-method",
-        metavar="METHOD",
-        help="client_secret_post (the secret is in the form) or client_secret_basic (in a header); "
-        "client_secret_post",
-    )
-    oauth.add_argument(
-        "--oauth-refresh-token-file",
-        metavar="FILE",
-        help="read the refresh token from FILE, and store a new one there",
-    )
-    oauth.add_argument(
-        "--oauth-refresh-token-command",
-        metavar="COMMAND",
-        type=_shell,
-        help="run COMMAND in the shell for the refresh token, instead of FILE",
-    )
-    oauth.add_argument(
-        "--oauth-store-command",
-        metavar="COMMAND",
-        type=_shell,
-        help="run COMMAND in the shell with a new refresh token as its standard input",
-    )
-    oauth.add_argument(
-        "--oauth-scope", metavar="SCOPES", help="the scopes, instead of the provider's"
-    )
-    oauth.add_argument(
-        "--oauth-ca-file",
-        metavar="FILE",
-        help="trust these authorities (PEM) at the token endpoint instead of the system's",
+    add_options_of(
+        oauth,
+        """
+        --oauth-provider NAME   microsoft, google, yahoo or fastmail
+        --oauth-token-url URL   the token endpoint, instead of the provider's
+        --oauth-client-id ID    the client, as registered at the provider
+        --oauth-client-secret-file FILE  read the secret of the client from FILE
+        --oauth-auth-method METHOD  client_secret_post (the secret is in the form) or client_secret_basic (in a header);
+                                client_secret_post
+        --oauth-refresh-token-file FILE  read the refresh token from FILE, and store a new one there
+        --oauth-refresh-token-command COMMAND  run COMMAND in the shell for the refresh token, instead of FILE
+        --oauth-store-command COMMAND  run COMMAND in the shell with a new refresh token as its standard input
+        --oauth-scope SCOPES    the scopes, instead of the provider's
+        --oauth-ca-file FILE    trust these authorities (PEM) at the token endpoint instead of the system's
+        """,
+        oauth_refresh_token_command={"type": _shell},
+        oauth_store_command={"type": _shell},
     )
 
 
@@ -215,13 +159,12 @@ def _shell(line: str) -> tuple[str, ...]:
 def add_password_options(parser: ArgumentParser | _ArgumentGroup) -> None:
     """Add the options that give a password to *parser*."""
     secret = parser.add_mutually_exclusive_group()
-    secret.add_argument(
-        "--password-file", metavar="FILE", help="read the password from FILE; one line"
-    )
-    secret.add_argument(
-        "--password-command",
-        metavar="COMMAND",
-        help="run COMMAND in the shell and read its output",
+    add_options_of(
+        secret,
+        """
+        --password-file FILE    read the password from FILE; one line
+        --password-command COMMAND  run COMMAND in the shell and read its output
+        """,
     )
     secret.add_argument(
         "--password", "--token", "-p", nargs="?", action=_RefusePassword, help=SUPPRESS
@@ -231,11 +174,8 @@ def add_password_options(parser: ArgumentParser | _ArgumentGroup) -> None:
 
 def add_world_readable_option(parser: ArgumentParser | _ArgumentGroup) -> None:
     """Add the option that accepts mounted secrets to *parser*."""
-    parser.add_argument(
-        "--world-readable-secrets",
-        action="store_true",
-        help="accept a password file or client key that everybody may read: a mounted secret",
-    )
+    text = "accept a password file or client key that everybody may read: a mounted secret"
+    add_options_of(parser, f"--world-readable-secrets  {text}")
 
 
 class _RefusePassword(Action):
@@ -351,19 +291,18 @@ _OAUTH = tuple(name for name in Account._fields if name.startswith("oauth_"))
 _REFRESH_TOKEN = ("oauth_refresh_token_file", "oauth_refresh_token_command", "oauth_store_command")
 #: The options that give a login.
 LOGIN_OPTIONS = ("password_file", "password_command", *_OAUTH)
-_OF_ACCOUNT = (
-    "user",
-    "source_address",
-    "ca_file",
-    "ca_directory",
-    "fingerprint",
-    "public_key",
-    "server_name",
+#: The options that tell which certificates are trusted.
+TRUST_OPTIONS = ("ca_file", "ca_directory", "fingerprint", "public_key")
+#: These, and others that are keys of an account, too.
+CONNECTION_OPTIONS = (
+    *TRUST_OPTIONS,
     "minimum_tls_version",
     "client_certificate",
     "client_key",
     "client_key_password_file",
+    "source_address",
 )
+_OF_ACCOUNT = ("user", "server_name", *CONNECTION_OPTIONS)
 
 
 def with_account_and_url(args: Namespace, account: Account | None) -> Namespace:

@@ -10,13 +10,14 @@ import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import attrs
 
+from twisted_sendmail.cli.option_table import add_options_of
 from twisted_sendmail.cli.output import (
     as_json,
     output_failed,
@@ -98,51 +99,43 @@ def add_options(parser: ArgumentParser) -> None:
         "that was named is not in the queue, the others are processed and the exit status is 65."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser(
-        "list", help="list messages, with reason and next try", allow_abbrev=False
-    )
-    listing.add_argument(
-        "--json", action="store_true", help="one object a line, as postqueue -j prints them"
-    )
-    showing = actions.add_parser("show", help="show all details of a message", allow_abbrev=False)
-    showing.add_argument("--json", action="store_true", help="one object a line")
-    showing.add_argument(
-        "--content", action="store_true", help="write the message itself, octet for octet"
-    )
-    listing.set_defaults(work=_list)
-    showing.set_defaults(work=_show)
+
+    def add(name: str, work: Callable[[Namespace], ExitStatus], text: str) -> ArgumentParser:
+        below = actions.add_parser(name, help=text, allow_abbrev=False)
+        below.set_defaults(work=work)
+        return below
+
+    listing = add("list", _list, "list messages, with reason and next try")
+    add_options_of(listing, "--json  one object a line, as postqueue -j prints them")
     _add_selection_options(listing)
-    _add_selection_options(showing)
-    migrating = actions.add_parser(
-        "migrate",
-        help="make the tables of the queue, or bring them to the present format",
-        allow_abbrev=False,
+    showing = add("show", _show, "show all details of a message")
+    add_options_of(
+        showing,
+        """
+        --json              one object a line
+        --content           write the message itself, octet for octet
+        """,
     )
-    _add_place_options(migrating)
-    migrating.set_defaults(work=_migrate)
-    exporting = actions.add_parser(
-        "export",
-        help="write all messages with their state, for queue import; no relay may run",
-        allow_abbrev=False,
+    _add_selection_options(showing)
+    _add_place_options(
+        add(
+            "migrate", _migrate, "make the tables of the queue, or bring them to the present format"
+        )
+    )
+    exporting = add(
+        "export", _export, "write all messages with their state, for queue import; no relay may run"
     )
     _add_place_options(exporting)
     exporting.add_argument(
         "-o", "--output", metavar="FILE", help="a new file; without it stdout is written to"
     )
-    exporting.set_defaults(work=_export)
-    importing = actions.add_parser(
-        "import",
-        help="add the messages of an export, from a queue of either kind",
-        allow_abbrev=False,
-    )
+    importing = add("import", _import, "add the messages of an export, from a queue of either kind")
     _add_place_options(importing)
     importing.add_argument("file", metavar="FILE", help="the export; - is stdin")
-    importing.set_defaults(work=_import)
     for action, text in _ACTIONS.items():
-        below = actions.add_parser(action.value, help=text.help, allow_abbrev=False)
+        below = add(action.value, _act, text.help)
         _add_selection_options(below)
-        below.add_argument("--all", action="store_true", help="every message of the queue")
-        below.set_defaults(work=_act)
+        add_options_of(below, "--all  every message of the queue")
 
 
 def _add_selection_options(parser: ArgumentParser) -> None:
@@ -153,25 +146,25 @@ def _add_selection_options(parser: ArgumentParser) -> None:
     which = parser.add_argument_group(
         "the messages", "Messages that match every option are selected."
     )
-    which.add_argument(
-        "--recipient",
-        metavar="WHO",
-        help="a pending recipient: an address, @domain, or a part of one",
+    add_options_of(
+        which,
+        """
+        --recipient WHO     a pending recipient: an address, @domain, or a part of one
+        --sender WHO        the sender, likewise; '' is the null reverse-path
+        --state NAME        the state
+        --route NAME        the route
+        """,
+        state={"choices": STATES, "metavar": None},
     )
-    which.add_argument(
-        "--sender", metavar="WHO", help="the sender, likewise; '' is the null reverse-path"
-    )
-    which.add_argument("--state", choices=STATES, help="the state")
-    which.add_argument("--route", metavar="NAME", help="the route")
 
 
 def _add_place_options(parser: ArgumentParser) -> None:
-    queue = parser.add_argument_group("the queue")
-    queue.add_argument("--queue", metavar="PLACE", help="its directory, or the URL of its database")
-    queue.add_argument(
-        "--config",
-        metavar="FILE",
-        help=f"the relay's configuration; else the variable {CONFIG_VARIABLE}, else {DEFAULT_CONFIG}",
+    add_options_of(
+        parser.add_argument_group("the queue"),
+        f"""
+        --queue PLACE       its directory, or the URL of its database
+        --config FILE       the relay's configuration; else the variable {CONFIG_VARIABLE}, else {DEFAULT_CONFIG}
+        """,
     )
 
 

@@ -19,6 +19,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from twisted_sendmail.cli.input_file import open_input
+from twisted_sendmail.cli.option_table import add_options_of
 from twisted_sendmail.cli.options import (
     SERVER_VARIABLE,
     account_of,
@@ -85,17 +86,16 @@ def add_options(parser: ArgumentParser) -> None:
     _add_message_options(parser)
     add_server_options(parser)
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "--print",
-        action="store_true",
-        dest="print_only",
-        help="write the message to stdout as it would go out, and send nothing",
+    add_options_of(
+        output,
+        """
+        --print             write the message to stdout as it would go out, and send nothing
+        --json              print the result as one JSON object
+        --verbose           show the dialogue on stderr, without secrets
+        --quiet             print nothing on success
+        """,
+        print={"dest": "print_only"},
     )
-    output.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    output.add_argument(
-        "--verbose", action="store_true", help="show the dialogue on stderr, without secrets"
-    )
-    output.add_argument("--quiet", action="store_true", help="print nothing on success")
 
 
 def execute(args: Namespace) -> int:
@@ -240,71 +240,41 @@ def _add_message_options(parser: ArgumentParser) -> None:
     envelope = parser.add_argument_group(
         "the envelope", "The parts that are not given are read from the message's header."
     )
-    envelope.add_argument(
-        "--from", dest="sender", metavar="ADDRESS", help="the sender; '' for none"
-    )
-    envelope.add_argument(
-        "--to", metavar="ADDRESS[,ADDRESS]", action="append", help="a recipient; may be repeated"
-    )
-    envelope.add_argument(
-        "--notify",
-        metavar="WHEN",
-        help="ask for delivery reports: never, or any of success,failure,delay (RFC 3461)",
-    )
-    envelope.add_argument(
-        "--ret", choices=["full", "hdrs"], help="how much of the message a report returns"
-    )
-    envelope.add_argument("--envid", metavar="ID", help="the identifier that reports repeat")
-    envelope.add_argument(
-        "--require-tls",
-        action="store_true",
-        help="deliver over verified TLS all the way, or not at all (REQUIRETLS, RFC 8689)",
-    )
-    envelope.add_argument(
-        "--all-or-nothing",
-        action="store_true",
-        help="deliver to nobody if a recipient is refused",
-    )
-    envelope.add_argument(
-        "--verbatim",
-        action="store_true",
-        help="leave the header as it is: add no Date and Message-ID, remove no Bcc",
+    add_options_of(
+        envelope,
+        """
+        --from ADDRESS          the sender; '' for none
+        --to ADDRESS[,ADDRESS]…  a recipient; may be repeated
+        --notify WHEN           ask for delivery reports: never, or any of success,failure,delay (RFC 3461)
+        --ret {full,hdrs}       how much of the message a report returns
+        --envid ID              the identifier that reports repeat
+        --require-tls           deliver over verified TLS all the way, or not at all (REQUIRETLS, RFC 8689)
+        --all-or-nothing        deliver to nobody if a recipient is refused
+        --verbatim              leave the header as it is: add no Date and Message-ID, remove no Bcc
+        """,
+        **{"from": {"dest": "sender"}},
     )
     parts = parser.add_argument_group(
         "a message from its parts",
         "Any of these options builds the message; then --from and --to are its header too, and may "
         "have display names. Without --text, --text-file and --html, the text is read from stdin.",
     )
-    parts.add_argument("--subject", metavar="TEXT")
-    parts.add_argument("--text", metavar="TEXT", help="the text")
-    parts.add_argument(
-        "--text-file", metavar="FILE", help="the text is in FILE (UTF-8); - is stdin"
-    )
-    parts.add_argument(
-        "--html", metavar="FILE", help="the same text as HTML is in FILE (UTF-8); - is stdin"
-    )
-    parts.add_argument("--cc", metavar="ADDRESS[,ADDRESS]", action="append")
-    parts.add_argument("--bcc", metavar="ADDRESS[,ADDRESS]", action="append")
-    parts.add_argument("--reply-to", metavar="ADDRESS[,ADDRESS]", action="append")
-    parts.add_argument(
-        "--attach",
-        metavar="[TYPE:]FILE",
-        action="append",
-        help="attach FILE, perhaps with its media type, as in text/csv:report; may be repeated",
-    )
-    parts.add_argument(
-        "--inline",
-        metavar="[TYPE:]FILE",
-        action="append",
-        help='an image that the HTML shows by its name, as in <img src="cid:logo.png">',
-    )
-    parts.add_argument(
-        "--header", metavar="'NAME: VALUE'", action="append", help="another field; may be repeated"
-    )
-    parts.add_argument(
-        "--date",
-        metavar="DATE",
-        help="2026-07-01T12:00+02:00, or '2026-07-01 12:00 Europe/Berlin'; else now",
+    add_options_of(
+        parts,
+        """
+        --subject TEXT
+        --text TEXT             the text
+        --text-file FILE        the text is in FILE (UTF-8); - is stdin
+        --html FILE             the same text as HTML is in FILE (UTF-8); - is stdin
+        --cc ADDRESS[,ADDRESS]…
+        --bcc ADDRESS[,ADDRESS]…
+        --reply-to ADDRESS[,ADDRESS]…
+        --attach [TYPE:]FILE…   attach FILE, perhaps with its media type, as in text/csv:report; may be repeated
+        --inline [TYPE:]FILE…   an image that the HTML shows by its name, as in <img src="cid:logo.png">
+        --header NAME:_VALUE…   another field; may be repeated
+        --date DATE             2026-07-01T12:00+02:00, or '2026-07-01 12:00 Europe/Berlin'; else now
+        """,
+        header={"metavar": "'NAME: VALUE'"},
     )
 
 

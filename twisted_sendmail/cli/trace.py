@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.cli.input_file import open_input
+from twisted_sendmail.cli.option_table import add_options_of
 from twisted_sendmail.cli.output import as_json, print_result, terminal_width
 from twisted_sendmail.exit_status import CommandError, ExitStatus
 from twisted_sendmail.received import Trace
@@ -28,9 +29,14 @@ def add_options(parser: ArgumentParser) -> None:
         help="the message, or its header; stdin if absent or -",
     )
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print the route as one JSON object")
-    output.add_argument("--dot", action="store_true", help="print a graph for Graphviz")
-    output.add_argument("--svg", action="store_true", help="print a drawing (SVG)")
+    add_options_of(
+        output,
+        """
+        --json  print the route as one JSON object
+        --dot   print a graph for Graphviz
+        --svg   print a drawing (SVG)
+        """,
+    )
 
 
 def execute(args: Namespace) -> int:
