@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -354,6 +357,28 @@ async def test_an_answer_that_cannot_be_parsed_is_not_called_a_timeout(
     assert sorted(each.selector for each in answer.records) == [0, 1]
     await udp.stopListening()
     await tcp.stopListening()
+
+
+def test_a_stop_of_the_reactor_does_not_wait_for_a_name_server() -> None:
+    program = """
+import socket
+from twisted.internet import reactor
+from twisted_sendmail import DNSResolver
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(("127.0.0.1", 0))
+def run():
+    resolver = DNSResolver(f"127.0.0.1:{silent.getsockname()[1]}")
+    resolver.lookup(reactor, "example.org", "SRV")
+    reactor.callLater(0.2, reactor.stop)
+reactor.callWhenRunning(run)
+reactor.run()
+"""
+    start = time.monotonic()
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    # A query takes seven seconds, and as long as TCP takes.
+    assert time.monotonic() - start < 6
 
 
 def test_weights_share_the_load() -> None:

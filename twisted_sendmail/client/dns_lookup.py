@@ -2,7 +2,8 @@
 
 An answer counts as validated only if it has the AD bit (RFC 4035 section 3.2.3), and is that of a
 name server that was configured for this, and that is reached over the loopback interface or by TLS
-with a verified name: otherwise the answer could be changed on its way.  The queries are dnspython's, in the reactor's thread pool.
+with a verified name: otherwise the answer could be changed on its way.  The queries are dnspython's, in daemon threads, for which
+a stop does not wait.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from twisted.internet.defer import CancelledError
 
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.extras import missing_extra
-from twisted_sendmail.off_reactor import off_reactor
+from twisted_sendmail.off_reactor import in_daemon_thread
 from twisted_sendmail.smtp import ConnectFailed, InvalidServer, printable
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class DNSResolver:
 
     def lookup(self, reactor: Any, name: str, kind: str) -> Awaitable[DNSAnswer]:
         """See `Resolver`."""
-        return off_reactor(reactor, lambda: self._lookup(name, kind))
+        return in_daemon_thread(reactor, lambda: self._lookup(name, kind))
 
     def _lookup(self, name: str, kind: str) -> DNSAnswer:
         try:

@@ -7,33 +7,22 @@ waits for the threads of its own pool. This resolver uses daemon threads, for wh
 from __future__ import annotations
 
 import socket
-from functools import partial
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from twisted_sendmail.off_reactor import DaemonThreads
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from twisted.internet.interfaces import IAddress, IResolutionReceiver
 
-#: Concurrent look-ups.
-MAX_THREADS = 10
-
 _ADDRESS_TYPES = {socket.AF_INET: IPv4Address, socket.AF_INET6: IPv6Address}
 _SOCKET_TYPES = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
-
-
-class _DaemonThreadPool(ThreadPool):
-    """A pool whose threads end with the process."""
-
-    threadFactory: Callable[..., Thread] = staticmethod(partial(Thread, daemon=True))  # type: ignore[assignment]  # noqa: N815 - Twisted names it, and has a class there
 
 
 @implementer(IHostResolution)
@@ -54,7 +43,7 @@ class DaemonThreadResolver:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._pool = _DaemonThreadPool(0, MAX_THREADS, "name resolution")
+        self._pool = DaemonThreads("name resolution")
 
     def resolveHostName(  # noqa: N802 - Twisted names it
         self,
@@ -65,9 +54,6 @@ class DaemonThreadResolver:
         transportSemantics: str = "TCP",  # noqa: N803 - the same
     ) -> IHostResolution:
         """See ``IHostnameResolver``."""
-        # Not in __init__: threads do not survive a fork into the background.
-        if not self._pool.started:
-            self._pool.start()
         resolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         wanted = [f for f, t in _ADDRESS_TYPES.items() if addressTypes is None or t in addressTypes]
@@ -80,10 +66,10 @@ class DaemonThreadResolver:
                         _ADDRESS_TYPES[family](transportSemantics, *address)
                     )
 
-        resolving = deferToThreadPool(
-            self._reactor, self._pool,
-            socket.getaddrinfo, hostName, portNumber, family, _SOCKET_TYPES[transportSemantics],
-        )  # fmt: skip
+        kind = _SOCKET_TYPES[transportSemantics]
+        resolving = self._pool.call(
+            self._reactor, socket.getaddrinfo, hostName, portNumber, family, kind
+        )
         # A name that is not found has no addresses.
         _ = resolving.addCallbacks(resolved, lambda failure: failure.trap(OSError, UnicodeError))
         _ = resolving.addBoth(lambda _: resolutionReceiver.resolutionComplete())
