@@ -34,12 +34,60 @@ _OF_SERVER = ("08", "25", "40", "53", "55", "57", "58", "XX")
 # Classes that are a fault of the data, and last.  A table that is missing, or a right, may come back.
 _OF_DATA = ("21", "22", "23", "54")
 _READ_ONLY, _DISK_FULL = "25006", "53100"
-# A line of the driver's list of the hosts that it tried.
+# An error of the driver, and a line of its list of the addresses that it tried.
+_ERROR = r"(?:connection (?:failed|is bad): )?(?:connection to server .*? failed: )?(.*)$"
+_REFUSED = re.compile(_ERROR, re.MULTILINE)
 _REFUSED_BY_HOST = re.compile(
-    r"^ *- host: '?([^',]*)'?, port: '?(?:None|([^',]*))'?, hostaddr: \S+: "
-    r"(?:connection (?:failed|is bad): )?(?:connection to server .*? failed: )?(.*)$",
-    re.MULTILINE,
+    rf"^ *- host: '?([^',]*)'?, port: '?(?:None|([^',]*))'?, hostaddr: \S+: {_ERROR}", re.MULTILINE
 )
+# Refusals that a later attempt does not change, by their remedies.  The driver has no SQLSTATE of a
+# connection that was refused, so they are recognized by the texts of libpq, and of a server whose
+# lc_messages is English; other refusals count as an outage.
+_REFUSALS = {
+    "correct the user in the URL and the password in its passfile": (
+        "(password|Peer|Ident|certificate) authentication failed",
+        "no password supplied",
+    ),
+    "create the role, or give another user in the URL": (
+        'role ".*" (does not exist|is not permitted to log in)',
+    ),
+    "create the database, or give another one in the URL": (
+        'database ".*" does not exist',
+        "no such database",
+    ),
+    "let the user connect: GRANT CONNECT ON DATABASE": ("permission denied for database",),
+    "let pg_hba.conf of the server admit this user; if it wants encryption: sslmode=require": (
+        "no pg_hba.conf entry",
+        "pg_hba.conf rejects",
+    ),
+    "let the server offer what the URL requires, or give other parameters": (
+        "server does not support SSL",
+        "(GSSAPI encryption|channel binding) required",
+        "authentication method requirement",
+    ),
+    "give the CA of the server in sslrootcert, and the name in its certificate as the host": (
+        "(root |server )?certificate ",
+        "could not .* certificate",
+    ),
+    "give a certificate that the server accepts in sslcert, and its key in sslkey": (
+        "connection requires a valid client certificate",
+        "private key file ",
+        ".* alert ",
+    ),
+    "correct the parameters of the URL": (
+        "invalid .*(value|port number|command-line argument)",
+        "(unrecognized configuration|unsupported startup) parameter",
+        "definition of service",
+    ),
+    "give the host and the port of a PostgreSQL server": (
+        "received invalid response",
+        "expected authentication request",
+    ),
+}
+_REMEDIES = [
+    (re.compile(rf"(?:[A-Za-z_ ]+: +)?(?:{'|'.join(texts)})"), remedy)
+    for remedy, texts in _REFUSALS.items()
+]
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -93,7 +141,7 @@ def connect(address: DatabaseAddress, first: bytes) -> tuple[_Connection, Any]:
 class PostgreSQLConnection:
     """An open connection to the database at *address*; an error leaves it closed if it is lost.
 
-    :raises QueueUnusable: no host can be reached or takes the login; it is ``temporary``.
+    :raises QueueUnusable: no host can be reached, which is ``temporary``, or takes the login.
     """
 
     def __init__(self, address: DatabaseAddress) -> None:
@@ -190,6 +238,11 @@ class PostgreSQLConnection:
         return f"{self._psycopg.info.host}:{self._psycopg.info.port}"
 
     @property
+    def server_version(self) -> int:
+        """The version of the server, as in ``server_version_num``."""
+        return self._psycopg.info.server_version
+
+    @property
     def lost(self) -> bool:
         """The connection cannot be used any more."""
         return bool(self._psycopg.closed)
@@ -217,11 +270,29 @@ def is_of_server(error: Exception) -> bool:
     return state is not None and state[:2] in _OF_SERVER and state[:2] != "40"
 
 
+def unusable(address: DatabaseAddress, why: str, remedy: str) -> QueueUnusable:
+    """Return the error for a database that cannot hold the queue until somebody changes something."""
+    return QueueUnusable(f"the queue {address} cannot be used", detail=why, remedy=remedy)
+
+
 def cannot_connect(address: DatabaseAddress, error: Exception) -> QueueUnusable:
-    """Return the error for a database that cannot be reached."""
+    """Return the error for a database that cannot be reached, or that refuses the connection.
+
+    It is an outage unless every host refuses for a reason that lasts: a standby may be set up wrongly
+    while the primary is down.
+    """
+    refused = _hosts(error)
+    detail = printable(", ".join(f"{host}{' '.join(why.split())}" for host, why in refused), 400)
+    remedies: dict[str, str] = {}
+    for host, why in refused:
+        # One address of a host is enough: the server may not listen on the others.
+        remedy = next((remedy for refusal, remedy in _REMEDIES if refusal.match(why)), "")
+        remedies[host] = remedies.get(host) or remedy
+    if all(remedies.values()):
+        return unusable(address, detail, next(iter(remedies.values())))
     found = QueueUnusable(
         f"the database of the queue cannot be reached at {address}",
-        detail=_text(error),
+        detail=detail,
         remedy="see that the server runs, takes writes, and admits this user",
     )
     found.temporary = True
@@ -254,7 +325,14 @@ def _text(error: Exception) -> str:
     """Return the server's text in one line."""
     diagnostic = getattr(error, "diag", None)
     text = (diagnostic.message_primary if diagnostic is not None else None) or str(error)
-    if refused := _REFUSED_BY_HOST.findall(text):
-        # Of several hosts: the driver repeats the last error before the list of all.
-        text = ", ".join(f"{host}:{port or 5432}: {why.strip()}" for host, port, why in refused)
     return printable(" ".join(text.split()) or type(error).__name__, 400)
+
+
+def _hosts(error: Exception) -> list[tuple[str, str]]:
+    """Return each address that was tried, ``host:port: ``, and its error; of one host only the error."""
+    text = str(error)
+    # The driver repeats the last error before the list of all.
+    found = _REFUSED_BY_HOST.findall(text)
+    return [(f"{host}:{port or 5432}: ", why) for host, port, why in found] or [
+        ("", why) for why in _REFUSED.findall(text)[:1]
+    ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from twisted_sendmail.queue.errors import QueueMissing, QueueUnusable
-from twisted_sendmail.queue.postgresql.connection import is_of_server
+from twisted_sendmail.queue.postgresql.connection import is_of_server, unusable
 from twisted_sendmail.queue.postgresql.driver import psycopg
 
 if TYPE_CHECKING:
@@ -194,6 +194,8 @@ def prepare(connection: PostgreSQLConnection, address: DatabaseAddress, *, creat
 
     :raises QueueUnusable: the tables cannot be used; the text names the cause and a remedy.
     """
+    if connection.server_version < OLDEST_SERVER:
+        raise unusable(address, "the server is older than PostgreSQL 13", "use a newer one")
     try:
         found = _format(connection, address)
         if found == version():
@@ -212,20 +214,16 @@ def prepare(connection: PostgreSQLConnection, address: DatabaseAddress, *, creat
         if connection.lost or is_of_server(e):
             raise
         text = " ".join((e.diag.message_primary or str(e)).split())
-        raise _unusable(
+        raise unusable(
             address, text, f"let its user create the schema {address.schema} and use it"
         ) from None
 
 
 def _make(connection: PostgreSQLConnection, address: DatabaseAddress) -> None:
     schema = address.schema
-    version_number, encoding = connection.row(
-        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')"
-    )
-    if version_number < OLDEST_SERVER:
-        raise _unusable(address, "the server is older than PostgreSQL 13", "use a newer one")
+    encoding = connection.value("SELECT current_setting('server_encoding')")
     if encoding != "UTF8":
-        raise _unusable(
+        raise unusable(
             address,
             f"the encoding of the database is {encoding}",
             "create one with ENCODING 'UTF8'",
@@ -271,7 +269,7 @@ def _format(connection: PostgreSQLConnection, address: DatabaseAddress) -> int:
     tables, marked = connection.row(_EXISTS, (schema, f"{schema}.about"))
     if not tables:
         return 0
-    foreign = _unusable(
+    foreign = unusable(
         address,
         f"the schema {schema} belongs to another program",
         "give another database, or another schema with ?schema=",
@@ -291,7 +289,7 @@ def _format(connection: PostgreSQLConnection, address: DatabaseAddress) -> int:
     older = (
         "deliver its mail with the version of the program that wrote it, then use an empty schema"
     )
-    raise _unusable(
+    raise unusable(
         address,
         f"the format of its tables is {found}, and this program supports {version()}",
         newer if found > version() else older,
@@ -302,7 +300,7 @@ def _check(connection: PostgreSQLConnection, address: DatabaseAddress) -> None:
     schema = address.schema
     expected = connection.value(f"SELECT tables FROM {schema}.about")  # noqa: S608 - checked
     if expected != _shape(connection, schema):
-        raise _unusable(
+        raise unusable(
             address,
             "its tables are damaged: a table, a column or an index differs from what was created",
             "restore a backup, or keep the schema under another name",
@@ -315,7 +313,3 @@ def _migrate_first(found: int) -> QueueUnusable:
         detail=f"the format of its tables is {found}, and this program supports {version()}",
         remedy="run twisted-sendmail queue migrate, or start the relay",
     )
-
-
-def _unusable(address: DatabaseAddress, why: str, remedy: str) -> QueueUnusable:
-    return QueueUnusable(f"the queue {address} cannot be used", detail=why, remedy=remedy)

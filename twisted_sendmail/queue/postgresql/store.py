@@ -57,6 +57,7 @@ from twisted_sendmail.queue.postgresql.connection import (
     database_error,
     is_lost,
     is_of_server,
+    unusable,
 )
 from twisted_sendmail.queue.postgresql.driver import psycopg
 from twisted_sendmail.queue.postgresql.process import has_ended, process_name
@@ -318,6 +319,8 @@ class PostgreSQLStore(Store):
         self._delay = FIRST_DELAY
         self._next_try = float("-inf")
         self._refused: QueueError | None = None
+        # Of the server that is in use, as they were logged.
+        self._weaknesses: set[str] = set()
         # What ``state`` and ``take_flushed`` have returned.
         self._own_changes = 0
         self._flushed: set[int] | None = None
@@ -331,12 +334,6 @@ class PostgreSQLStore(Store):
         self._opened = False
         self._next_try = float("-inf")
         self._connect()
-        if relay:
-            try:
-                self._check_durability()
-            except BaseException:
-                self.close()
-                raise
 
     def reopen(self) -> None:
         """See ``Store.reopen``."""
@@ -355,6 +352,8 @@ class PostgreSQLStore(Store):
             connection = PostgreSQLConnection(self.address)
             try:
                 prepare(connection, self.address, create=self._create)
+                if self._relay:
+                    self._check_durability(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -384,42 +383,40 @@ class PostgreSQLStore(Store):
         self.term.end()
         self._drop()
 
-    def _check_durability(self) -> None:
+    def _check_durability(self, connection: PostgreSQLConnection) -> None:
         """Check settings of the server that decide whether accepted mail survives.
+
+        Each server is checked: the one that takes over may have others.
 
         :raises QueueUnusable: it does not write durably.
         """
-        fsync, full_pages, standbys = self.connection.row(
+        fsync, full_pages, standbys = connection.row(
             "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
             "current_setting('synchronous_standby_names')"
         )
         if fsync != "on":
-            raise self._unusable(
+            raise unusable(
+                self.address,
                 "the server runs with fsync = off, and loses mail when the power fails",
                 "set fsync = on in postgresql.conf",
             )
+        weaknesses = set()
         if full_pages != "on":
-            _log.warn(
-                "{queue}: the server runs with full_page_writes = off: a power failure may damage the "
-                "queue, unless its file system writes whole pages",
-                queue=str(self.address),
+            weaknesses.add(
+                "the server runs with full_page_writes = off: a power failure may damage the queue, "
+                "unless its file system writes whole pages"
             )
         chosen = self.address.synchronous_commit
         if chosen in WEAKER:
-            _log.warn(
-                "{queue}: synchronous_commit = {chosen}: mail that was accepted may be lost",
-                queue=str(self.address),
-                chosen=chosen,
-            )
+            weaknesses.add(f"synchronous_commit = {chosen}: mail that was accepted may be lost")
         elif not standbys:
-            _log.warn(
-                "{queue}: the server has no synchronous standby (synchronous_standby_names is empty): "
-                "the promotion of a standby may lose mail that was accepted",
-                queue=str(self.address),
+            weaknesses.add(
+                "the server has no synchronous standby (synchronous_standby_names is empty): the "
+                "promotion of a standby may lose mail that was accepted"
             )
-
-    def _unusable(self, why: str, remedy: str) -> QueueUnusable:
-        return QueueUnusable(f"the queue {self.address} cannot be used", detail=why, remedy=remedy)
+        for weakness in sorted(weaknesses - self._weaknesses):
+            _log.warn("{queue}: {weakness}", queue=str(self.address), weakness=weakness)
+        self._weaknesses = weaknesses
 
     @property
     def is_open(self) -> bool:
