@@ -626,6 +626,8 @@ class Pool:
 
     def _lacking(self) -> bool:
         """Return whether another connection would be of use."""
+        if not (self._queue or self._awaited):
+            return False
         count, waiting = self.count, len(self._queue)
         opening = count(ConnectionState.OPENING)
         if count(*READY) + opening < self._wanted:
@@ -926,8 +928,8 @@ class PooledConnection:
         self._filling = True
         protocol.hold()
         try:
+            now = pool.reactor.seconds()
             while self._current is None and self._in_window:
-                now = pool.reactor.seconds()
                 job = pool.take(self) if self._usable_at(now) else None
                 if job is None:
                     return
@@ -980,10 +982,10 @@ class PooledConnection:
             protocol,
             job.message,
             partial(self._ended, protocol, job, size),
-            queued=None if more else partial(self._queued, job),
+            None if more else partial(self._queued, job),
+            job.may_end,
             all_or_nothing=job.all_or_nothing,
             send_content_early=send_content_early,
-            may_end=job.may_end,
         )
         transaction.begin()
 

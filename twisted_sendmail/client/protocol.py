@@ -66,6 +66,7 @@ from twisted_sendmail.smtp import (
     ClientSession,
     ClientState,
     Command,
+    CommandGroup,
     CommandNotAllowed,
     ConnectionClosed,
     ContentCommand,
@@ -102,7 +103,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.tls import ServerVerifier
     from twisted_sendmail.sasl import ChannelBinding
     from twisted_sendmail.smtp import (
-        CommandGroup,
         CommandResult,
         Extension,
         ForwardPath,
@@ -300,9 +300,14 @@ class SubmissionProtocol(Protocol):
         may_end: Callable[[], bool] | None = None,
     ) -> CommandGroup:
         """Send a group of commands; parameters and errors are those of ``ClientSession.send``."""
-        group = self.session.send(*commands, payload=payload, done=done, may_end=may_end)
-        self.flush()
+        group = CommandGroup(commands, payload, done, may_end)
+        self.send_group(group)
         return group
+
+    def send_group(self, group: CommandGroup) -> None:
+        """Send *group*; the errors are those of ``ClientSession.send_group``."""
+        self.session.send_group(group)
+        self.flush()
 
     def send_content(
         self,

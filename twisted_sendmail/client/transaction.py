@@ -54,6 +54,7 @@ from twisted_sendmail.smtp import (
     Bdat,
     ChunkingFailure,
     ClientState,
+    CommandGroup,
     CommandNotAllowed,
     ConnectionClosed,
     Data,
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.message import PreparedMessage
-    from twisted_sendmail.smtp import Capabilities, CommandResult
+    from twisted_sendmail.smtp import Capabilities, Command, CommandResult
 
 _log = Logger(namespace="twisted_sendmail.client")
 
@@ -110,71 +111,49 @@ class Transaction:
         False, the end is not written, and the report's error is a ``DeliveryWithdrawn``.
     """
 
-    __slots__ = (
-        "_all_or_nothing",
-        "_begins_with_rset",
-        "_commands",
-        "_content",
-        "_decided_by",
-        "_done",
-        "_envelope",
-        "_error",
-        "_last",
-        "_may_end",
-        "_measuring",
-        "_message",
-        "_next",
-        "_places",
-        "_protocol",
-        "_queued",
-        "_refused",
-        "_send_content_early",
-        "_size",
-        "_status",
-        "_unsupported",
-        "_verdict",
-    )
+    # What most transactions do not change is set for the class: an assignment less for each message.
+    #: While the message is measured, encoded or signed.
+    _measuring: Deferred[None] | None = None
+    _error: SendmailError | None = None
+    _unsupported: frozenset[str] = frozenset()
+    _begins_with_rset = False
+    # RSET, if the transaction begins with it, MAIL, RCPT, and DATA or the only BDAT.
+    _commands: Sequence[Command] = ()
+    _content: _CheckedContent | None = None
+    # The places, among all recipients, of those in the envelope of ``_message``; None: all.
+    _places: Sequence[int] | None = None
+    _status = RecipientStatus.UNTOUCHED
+    _verdict: Reply | None = None
+    _decided_by: str | None = None
 
     def __init__(
         self,
         protocol: SubmissionProtocol,
         message: PreparedMessage,
         done: Callable[[Any], object],
-        *,
         queued: Callable[[], object] | None = None,
+        may_end: Callable[[], bool] | None = None,
+        *,
         last: bool = False,
         all_or_nothing: bool = False,
         send_content_early: bool = True,
-        may_end: Callable[[], bool] | None = None,
     ) -> None:
         self._protocol = protocol
         self._message = message
-        # All recipients, and the places in it of those in the envelope of ``_message``.
+        #: That of all recipients.
         self._envelope = message.envelope
-        self._places: Sequence[int] = range(len(message.envelope.recipients))
         self._done: Callable[[Any], object] | None = done
         self._queued = queued
         self._last = last
         self._all_or_nothing = all_or_nothing
         self._may_end = may_end
         self._send_content_early = send_content_early and not all_or_nothing
-        # While the message is measured, encoded or signed.
-        self._measuring: Deferred[None] | None = None
         # Octets to be sent; None if not known.
         self._size = message.size
-        self._error: SendmailError | None = None
-        self._unsupported: frozenset[str] = frozenset()
+        self._refused: dict[int, Reply] = {}
         # The next step, called with the answers to the group that was sent last; a function, because
         # a bound method would keep the transaction alive until the garbage collector runs.
         self._next: Callable[[Transaction, list[Any]], None] = Transaction._send_envelope
-        self._begins_with_rset = False
-        # RSET, if the transaction begins with it, MAIL and RCPT.
-        self._commands: list[Any] = []
-        self._content: _CheckedContent | None = None
-        self._refused: dict[int, Reply] = {}
-        self._status = _UNTOUCHED
-        self._verdict: Reply | None = None
-        self._decided_by: str | None = None
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -239,24 +218,26 @@ class Transaction:
         protocol, message = self._protocol, self._message
         session = protocol.session
         offered, extensions = session.capabilities, session.extensions
-        self._commands = commands = [
+        commands: list[Command] = [
             mail_command(
                 message.envelope,
                 offered,
                 size=self._size,
                 eight_bit=message.eight_bit,
-                smtputf8=message.smtputf8
-                if offered.smtputf8
-                else bool(message.not_in_ascii or message.envelope.needs_smtputf8),
+                smtputf8=bool(message.not_in_ascii)
+                or (message.smtputf8 and (offered.smtputf8 or message.envelope.needs_smtputf8)),
                 not_in_ascii=message.not_in_ascii,
                 binary=message.binary,
                 extensions=extensions,
             ),
-            *[rcpt_command(each, offered, extensions) for each in message.envelope.recipients],
         ]
+        for recipient in message.envelope.recipients:
+            commands.append(rcpt_command(recipient, offered, extensions))  # noqa: PERF401 - one or two
+        self._commands = commands
         if not (offered.chunking and offered.pipelining):
             self._next = Transaction._data_answered
-            _ = protocol.send(*commands, _DATA, done=self._step)
+            commands.append(_DATA)
+            protocol.send_group(CommandGroup(commands, None, self._step))
             return
         self._begins_with_rset = not session.idle or session.confirmed is not _READY
         if self._begins_with_rset:
@@ -264,11 +245,11 @@ class Transaction:
         small = message.small
         if small is None or len(small) > MAX_OPTIMISTIC_SIZE or not self._send_content_early:
             self._next = Transaction._envelope_answered
-            _ = protocol.send(*commands, done=self._step)
+            protocol.send_group(CommandGroup(commands, None, self._step))
             return
-        chunk = Bdat(len(small), last=True)
+        commands.append(Bdat(len(small), last=True))
         self._next = Transaction._message_answered
-        _ = protocol.send(*commands, chunk, payload=small, done=self._step, may_end=self._may_end)
+        protocol.send_group(CommandGroup(commands, small, self._step, self._may_end))
         self._all_queued()
 
     def _send_content(self) -> None:
@@ -375,12 +356,13 @@ class Transaction:
                 raise reply
             if not reply.positive:
                 self._note_unsupported(reply, number + 1)
-                self._refused[self._places[number]] = reply
+                place = number if self._places is None else self._places[number]
+                self._refused[place] = reply
         return len(self._refused) < len(self._envelope.recipients)
 
     def _note_unsupported(self, refused: Reply, place: int) -> None:
         """Leave parameters that the server does not implement out of later commands."""
-        command = self._commands[self._begins_with_rset + place]
+        command: Any = self._commands[self._begins_with_rset + place]
         names = refused_parameters(refused, [name for name, _ in command.parameters])
         if names:
             self._unsupported |= names
@@ -470,19 +452,19 @@ class Transaction:
             recipient_results(
                 self._envelope.recipients, self._refused, self._status, self._verdict
             ),
-            reply=self._verdict,
-            phase=self._decided_by,
-            size=self._size or 0,
-            host=protocol.host,
-            tls=protocol.tls,
-            transcript=session.transcript,
-            error=error,
-            message_id=message.message_id,
-            dsn=session.capabilities.dsn,
-            long_line=message.long_line,
-            signature_broken=message.signature_broken,
-            unsupported=self._unsupported,
         )
+        report.reply = self._verdict
+        report.phase = self._decided_by
+        report.size = self._size or 0
+        report.host = protocol.host
+        report.tls = protocol.tls
+        report.transcript = session.transcript
+        report.error = error
+        report.message_id = message.message_id
+        report.dsn = session.capabilities.dsn
+        report.long_line = message.long_line
+        report.signature_broken = message.signature_broken
+        report.unsupported = self._unsupported
         if self._unsupported:
             _log.warn(
                 "{host} offers {names} and does not know it; "

@@ -80,22 +80,18 @@ _EMPTY_LINE = re.compile(rb"\n\r?\n")
 class PreparedMessage:
     """The result of :func:`prepare`: pull it with :meth:`read`, then :meth:`close` it."""
 
-    __slots__ = (
-        "_at",
-        "_content",
-        "_eight_bit",
-        "_long_line",
-        "_whole",
-        "binary",
-        "dkim",
-        "encodes_long_lines",
-        "envelope",
-        "message_id",
-        "not_in_ascii",
-        "refused",
-        "signature_broken",
-        "smtputf8",
-    )
+    # What most messages leave as it is is set for the class: an assignment less for each message.
+    #: The address of the header that cannot be written in ASCII, and its field, after
+    #: :meth:`fitted` for a server without SMTPUTF8.
+    not_in_ascii = ""
+    #: Lines that are too long for SMTP are encoded, folded or broken (:meth:`fitted`).
+    encodes_long_lines = False
+    #: The message is signed and had to be encoded: its signature is void.
+    signature_broken = False
+    #: Signs the message when it is sent; None: it is not signed.
+    dkim: DKIMSigner | None = None
+    #: Addresses of the header that cannot be used, and are not in the envelope.
+    refused: tuple[RecipientResult, ...] = ()
 
     def __init__(
         self,
@@ -114,22 +110,21 @@ class PreparedMessage:
         self.message_id = message_id
         #: The body has no lines: it goes by BINARYMIME, or encoded.
         self.binary = binary
-        #: The address of the header that cannot be written in ASCII, and its field, after
-        #: :meth:`fitted` for a server without SMTPUTF8.
-        self.not_in_ascii = ""
-        #: Lines that are too long for SMTP are encoded, folded or broken (:meth:`fitted`).
-        self.encodes_long_lines = False
-        #: The message is signed and had to be encoded: its signature is void.
-        self.signature_broken = False
-        #: Signs the message when it is sent; None: it is not signed.
-        self.dkim: DKIMSigner | None = None
-        #: Addresses of the header that cannot be used, and are not in the envelope.
-        self.refused: tuple[RecipientResult, ...] = ()
-        self._whole = content if isinstance(content, bytes) else b""
-        self._content = None if isinstance(content, bytes) else content
-        # Of ``_whole``.
-        self._eight_bit = not self._whole.isascii()
         self._long_line = long_line
+        self._hold(content)
+
+    def _hold(self, content: bytes | Content) -> None:
+        """Have *content* be sent, from its beginning."""
+        if isinstance(content, bytes):
+            whole = content
+            self._content: Content | None = None
+            #: The whole message, if it is in memory and small.
+            self.small = whole if len(whole) <= SMALL_SIZE + READ_SIZE else None
+        else:
+            whole, self._content, self.small = b"", content, None
+        self._whole = whole
+        # Of ``_whole``.
+        self._eight_bit = not whole.isascii()
         self._at = 0
 
     @property
@@ -156,12 +151,6 @@ class PreparedMessage:
     def rewindable(self) -> bool:
         """True if the message can be sent a second time."""
         return self._content is None or self._content.rewindable
-
-    @property
-    def small(self) -> bytes | None:
-        """The whole message, if it is in memory and small."""
-        whole = self._whole
-        return whole if self._content is None and len(whole) <= SMALL_SIZE + READ_SIZE else None
 
     async def measure_for(self, size_limit: int | None, *, eight_bit_mime: bool) -> None:
         """Find out ``size`` and ``eight_bit``, if a server has to know them before the content.
@@ -304,21 +293,17 @@ class PreparedMessage:
     def with_content(self, content: bytes | Content) -> PreparedMessage:
         """Return the message with another *content*, which needs the same extensions."""
         made = copy(self)
-        made._whole = content if isinstance(content, bytes) else b""  # noqa: SLF001 - the same class
-        made._content = None if isinstance(content, bytes) else content  # noqa: SLF001
-        made._eight_bit = not made._whole.isascii()  # noqa: SLF001
-        made._at = 0  # noqa: SLF001
+        made._hold(content)  # noqa: SLF001 - the same class
         return made
 
     def with_broken_lines(self) -> PreparedMessage:
         """Return the message with its long lines broken, or numbered if it is signed."""
+        if self._content is not None:
+            return self.with_content(_BrokenLines(self._content))
+        if not may_be_signed(self._whole):
+            return self.with_content(broken_lines(self._whole))
         made = copy(self)
-        if made._content is not None:  # noqa: SLF001 - the same class
-            made._content = _BrokenLines(made._content)  # noqa: SLF001
-        elif may_be_signed(made._whole):  # noqa: SLF001
-            made._long_line = long_line(made._whole)  # noqa: SLF001
-        else:
-            made._whole = broken_lines(made._whole)  # noqa: SLF001
+        made._long_line = long_line(made._whole)  # noqa: SLF001 - the same class
         return made
 
     async def _reencoded(

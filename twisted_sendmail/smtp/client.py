@@ -86,7 +86,7 @@ from twisted_sendmail.smtp.reply_parser import ReplyParser
 from twisted_sendmail.smtp.transcript import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from twisted_sendmail.smtp.extensions import Extension
 
@@ -136,11 +136,21 @@ class CommandGroup:
         :class:`~twisted_sendmail.smtp.errors.DeliveryWithdrawn`.
     """
 
-    __slots__ = ("commands", "done", "lines", "may_end", "payload", "replies", "verbs", "written")
+    __slots__ = (
+        "commands",
+        "done",
+        "lines",
+        "may_end",
+        "owed_octets",
+        "payload",
+        "replies",
+        "verbs",
+        "written",
+    )
 
     def __init__(
         self,
-        commands: tuple[Command, ...],
+        commands: Sequence[Command],
         payload: bytes | None = None,
         done: Callable[[list[CommandResult]], object] | None = None,
         may_end: Callable[[], bool] | None = None,
@@ -153,6 +163,8 @@ class CommandGroup:
         self.lines = list(map(_LINE, commands))
         #: How many commands were written, or will not be written.
         self.written = 0
+        #: Octets of the lines whose replies are owed.
+        self.owed_octets = 0
         #: The results so far, in the order of the commands.
         self.replies: list[CommandResult] = []
 
@@ -239,22 +251,29 @@ class ClientSession:
     ) -> CommandGroup:
         """Queue *commands* as a group, whose parameters are those of :class:`CommandGroup`.
 
+        :raises SendmailError: see :meth:`send_group`.
+        """
+        group = CommandGroup(commands, payload, done, may_end)
+        self.send_group(group)
+        return group
+
+    def send_group(self, group: CommandGroup) -> None:
+        """Queue *group*.
+
         :raises CommandNotAllowed: a command does not fit even if all before it succeed; nothing
             is queued.
         :raises SendmailError: the session is over, and why.
         """
-        if self.over or self.closing:
+        if self.over is not None or self.closing is not None:
             raise self.over or self.closing  # type: ignore[misc]  # one of them is there
-        group = CommandGroup(commands, payload, done, may_end)
-        state, end = self._planned, 0
-        while end < len(commands):
-            count, state = in_one_piece(state, group.verbs[end : end + WINDOW_COMMANDS])
+        verbs, state, end = group.verbs, self._planned, 0
+        while end < len(verbs):
+            count, state = in_one_piece(state, verbs[end : end + WINDOW_COMMANDS])
             if not count:
-                raise not_allowed(commands[end], state)
+                raise not_allowed(group.commands[end], state)
             end += count
         self._planned = state
         self._waiting.append(group)
-        return group
 
     def withdraw(self, group: CommandGroup) -> bool:
         """Take *group* back; False if some of it was written."""
@@ -354,52 +373,54 @@ class ClientSession:
             start : start + (WINDOW_COMMANDS if self.capabilities.pipelining else 1)
         ]
         count, state = in_one_piece(self.optimistic, verbs)
-        wire = b"".join(group.lines[start : start + count])
+        lines = group.lines[start : start + count]
+        wire = b"".join(lines)
         if (
             self._owed_commands + count > _REFILL_COMMANDS
             or self._owed_octets + len(wire) > _REFILL_OCTETS
         ):
-            allowed = self._count_in_window(verbs[:count], group.lines[start : start + count])
+            allowed = self._count_in_window(verbs, lines)
             if allowed < count:
                 count, state = in_one_piece(self.optimistic, verbs[:allowed])
-                wire = b"".join(group.lines[start : start + count])
+                wire = b"".join(lines[:allowed])
         if not count:
             if self._owed:
                 return False
             self._drop_next(group)
             return True
-        end = start + count
-        last = group.verbs[end - 1]
+        last = verbs[count - 1]
         if last is _BDAT_LAST and group.may_end is not None and not group.may_end():
             return self._withdraw_rest(group)
         if start == len(group.replies):
             self._owed.append(group)
-        self.optimistic, self._last_written, group.written = state, last, end
+        self.optimistic, self._last_written = state, last
+        group.written = start + count
+        group.owed_octets += len(wire)
         self._owed_commands += count
         self._owed_octets += len(wire)
-        if end == len(group.verbs):
+        if group.written == len(group.verbs):
             self._waiting.popleft()
         if last is _CONTENT:
             self._begin_content(group)
         else:
-            self._put_out(group, wire, last)
+            self._put_out(group, wire, count, last)
         return True
 
     def _count_in_window(self, verbs: tuple[Verb, ...], lines: list[bytes]) -> int:
         """Return how many of these commands may be written, as many as may be unanswered."""
         commands, octets = self._owed_commands, self._owed_octets
         full = commands > _REFILL_COMMANDS or octets > _REFILL_OCTETS
-        for at, verb in enumerate(verbs):
-            octets += len(lines[at])
+        for at, line in enumerate(lines):
+            octets += len(line)
             if (
                 commands
                 and (full or commands >= WINDOW_COMMANDS or octets > WINDOW_OCTETS)
-                and verb not in _CHUNKS
+                and verbs[at] not in _CHUNKS
             ):
                 return at
             full = False
             commands += 1
-        return len(verbs)
+        return len(lines)
 
     def _begin_content(self, group: CommandGroup) -> None:
         self._stuffer = DotStuffer()
@@ -408,17 +429,18 @@ class ClientSession:
             self.content(group.payload)
             self.end_content()
 
-    def _put_out(self, group: CommandGroup, wire: bytes, last: Verb) -> None:
-        """Put out lines of *group*, and its payload if *last*, the last of their verbs, has one."""
+    def _put_out(self, group: CommandGroup, wire: bytes, lines: int, last: Verb) -> None:
+        """Put out *lines* lines of *group*, and its payload if *last*, the last of their verbs, has one."""
         self._out.append(wire)
-        payload = group.payload if last in _CHUNKS else None
-        if payload:
-            self._out.append(payload)
-        if last in _AUTH:
+        octets = 0
+        if last in _CHUNKS and group.payload:
+            self._out.append(group.payload)
+            octets = len(group.payload)
+        elif last in _AUTH:
             command = group.commands[group.written - 1]
             self._conceal_line(command)
             wire = wire[: -len(command.line())] + str(command).encode() + b"\r\n"
-        self.transcript.add_group(wire, len(payload) if payload else 0)
+        self.transcript.add_group(wire, lines, octets)
 
     def _drop_next(self, group: CommandGroup) -> None:
         """Do not write the next command of *group*: an earlier command was refused."""
@@ -465,7 +487,7 @@ class ClientSession:
         taken = 0
         while taken < len(replies) and self.over is None:
             if self._owed:
-                taken += self._take(self._owed[0], replies[taken:], redaction)
+                taken = self._take(self._owed[0], replies, taken, redaction)
             else:
                 self._unexpected(self.redaction.reply(replies[taken]))
         if self.over is not None:
@@ -504,30 +526,38 @@ class ClientSession:
         # A line that is no reply may be half of a secret: errors do not quote it any more.
         self._parser.quoting = False
 
-    def _take(self, group: CommandGroup, replies: list[Reply], redaction: Redaction | None) -> int:
-        """Take those of *replies* that answer *group*, whose replies are owed first.
+    def _take(
+        self, group: CommandGroup, replies: list[Reply], first: int, redaction: Redaction | None
+    ) -> int:
+        """Take those of *replies*, from *first* on, that answer *group*, whose replies are owed first.
 
         :param redaction: the secrets that *replies* may quote, if there are any.
-        :returns: how many were taken; when the session is over, the others do not count.
+        :returns: where the replies that were not taken begin; they do not count when the session is over.
         """
         results, answered = group.replies, len(group.replies)
-        verbs = group.verbs[answered : min(group.written, answered + len(replies))]
-        at = 0
+        verbs = group.verbs[answered : min(group.written, answered + len(replies) - first)]
+        at, end = first, first + len(verbs)
         if redaction is None and self.closing is None and self._stuffer is None:
-            codes = tuple(map(_CODE, replies[: len(verbs)]))
-            at, self.confirmed = _leading_successes(self.confirmed, verbs, codes)
-            if at:
-                successes = replies[:at]
-                results += successes
-                self.transcript.add_reply(*successes)
-        while at < len(verbs) and self.over is None:
+            successes = replies[first:end]
+            count, self.confirmed = _leading_successes(
+                self.confirmed, verbs, tuple(map(_CODE, successes))
+            )
+            if count:
+                results += successes if count == len(verbs) else successes[:count]
+                self.transcript.add_reply(*successes[:count])
+                at += count
+        while at < end and self.over is None:
             at += 1
             self._consider(group, replies[at - 1], len(replies) - at, redaction)
-        count = len(results) - answered
-        self.turn += count
-        self._owed_commands -= count
-        self._owed_octets -= sum(map(len, group.lines[answered : answered + count]))
-        if len(results) == group.written and self.over is None:
+        self.turn += at - first
+        self._owed_commands -= len(results) - answered
+        if len(results) < group.written:
+            octets = sum(map(len, group.lines[answered : len(results)]))
+            group.owed_octets -= octets
+            self._owed_octets -= octets
+        elif self.over is None:
+            self._owed_octets -= group.owed_octets
+            group.owed_octets = 0
             self._owed.popleft()
             if not self._owed:
                 self.optimistic = self.confirmed
@@ -535,7 +565,7 @@ class ClientSession:
                     self._planned = self.confirmed
             if len(results) == len(group.commands):
                 self.completed.append(group)
-        return count
+        return at
 
     def _consider(
         self, group: CommandGroup, raw_reply: Reply, left: int, redaction: Redaction | None

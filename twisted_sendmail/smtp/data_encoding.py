@@ -192,25 +192,34 @@ class LongLines:
         """
         if self.found:
             return None
-        # Where the line begins, and where it begins in *octets*.
-        begin, start, size, longest = -self._column, 0, len(octets), MAX_TEXT_LINE + 2
-        last = size - longest
-        # From line end to line end, as far as one line may reach.
-        while begin <= last:
-            end = octets.rfind(b"\n", start, begin + longest)
-            if end < 0:
-                self.found = True
-                return start
-            begin = start = end + 1
-        end = octets.rfind(b"\n", start)
-        self._column = size - (begin if end < 0 else end + 1)
-        return None
+        begin, last = _first_long_line(octets, self._column)
+        self._column = len(octets) - last
+        self.found = begin is not None
+        return begin
 
 
 def long_line(octets: bytes) -> int | None:
     """Return the number of the first line of more than :data:`MAX_TEXT_LINE` octets, or None."""
-    begin = LongLines().feed(octets)
+    begin, _ = _first_long_line(octets, 0)
     return None if begin is None else 1 + octets.count(b"\n", 0, begin)
+
+
+def _first_long_line(octets: bytes, column: int) -> tuple[int | None, int]:
+    """Return where the first long line begins, if there is one, and where the last line begins.
+
+    :param column: octets of the first line that came before *octets*; where it is the long one, it
+        begins at 0, and as the last one, before 0.
+    """
+    begin, start, longest = -column, 0, MAX_TEXT_LINE + 2
+    last = len(octets) - longest
+    # From line end to line end, as far as one line may reach.
+    while begin <= last:
+        end = octets.rfind(b"\n", start, begin + longest)
+        if end < 0:
+            return start, begin
+        begin = start = end + 1
+    end = octets.rfind(b"\n", start)
+    return None, begin if end < 0 else end + 1
 
 
 class LineBreaker:

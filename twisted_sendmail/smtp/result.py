@@ -95,6 +95,8 @@ def recipient_results(
     :param status: that of all others.
     :param verdict: the reply that decided on all who were accepted at RCPT; None without one.
     """
+    if not refused:
+        return tuple([RecipientResult(each, status, verdict) for each in recipients])
     results = []
     accepted_before = False
     for place, recipient in enumerate(recipients):

@@ -56,15 +56,15 @@ class Transcript:
         """Add one line of *side*, which is ``C``, ``S`` or ``--``."""
         self._keep(1, (side, line[:LINE_WIDTH]))
 
-    def add_group(self, wire: bytes, octets: int) -> None:
-        """Add lines of the client, each with CRLF, and *octets* of content."""
+    def add_group(self, wire: bytes, lines: int, octets: int) -> None:
+        """Add so many *lines* of the client, each with CRLF, and *octets* of content."""
         if len(wire) > _MAX_ENTRY:
             for line in wire.splitlines():
                 self.add("C", line)
             if octets:
                 self.add("--", _content(octets))
             return
-        self._keep(wire.count(b"\n") + (octets > 0), (wire, octets))
+        self._keep(lines + 1 if octets else lines, (wire, octets))
 
     def add_content(self, octets: int) -> None:
         """Add a content after DATA, and the dot that ends it."""
