@@ -19,7 +19,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = SubmissionProtocol._input_may_wait
 
     def may_wait(self: Any) -> bool:
-        end = self._wire
+        end = self._writer.transport
         known = isinstance(end, MemoryTransport) and end.link is not None and not end.disconnected
         if known and not (end.link.server.out or end.link.server.disconnecting):
             return False
