@@ -422,7 +422,7 @@ async def test_signing_out(admin: Admin) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_planted_session_name_is_not_used(admin: Admin) -> None:
-    """A session that somebody slipped in beforehand is not taken over."""
+    """A session that another client set before is not taken over."""
     admin.cookie = planted = "planted"
     await admin.sign_in()
     assert planted != admin.cookie
@@ -511,7 +511,7 @@ async def test_one_message_is_held_and_released(admin: Admin) -> None:
     assert (answer.code, answer.headers) == (303, (("Location", "/"),))
     assert {first: "hold", second: "incoming"} == await admin.queues()
     assert notice(await admin.page()) == "1 message was put on hold."
-    # It is told once.
+    # It is logged once.
     assert (await admin.page()).all("div", role="status") == []
     await admin.post("/act", action="release", id=first, which="ticked")
     assert {first: "incoming", second: "incoming"} == await admin.queues()

@@ -74,10 +74,10 @@ class Served:
     def _say(self, octets: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as peer:
             peer.sendall(octets)
-            heard = b""
+            received = b""
             while piece := self._heard(peer):
-                heard += piece
-            return heard
+                received += piece
+            return received
 
     def _heard(self, peer: socket.socket) -> bytes:
         try:
@@ -92,8 +92,8 @@ class Served:
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers]
         if body:
             lines.append(f"Content-Length: {len(body)}")
-        heard = await self.say("\r\n".join([*lines, "", ""]).encode() + body)
-        head, _, content = heard.partition(b"\r\n\r\n")
+        received = await self.say("\r\n".join([*lines, "", ""]).encode() + body)
+        head, _, content = received.partition(b"\r\n\r\n")
         status, *fields = head.decode().split("\r\n")
         return status, {n.lower(): v for n, _, v in (f.partition(": ") for f in fields)}, content
 
@@ -169,19 +169,19 @@ async def test_requests_are_not_logged(served: Served, logged: list[str]) -> Non
 
 @pytest_twisted.ensureDeferred
 async def test_a_name_in_the_request_line_does_not_replace_the_host(served: Served) -> None:
-    heard = await served.say(
+    received = await served.say(
         b"GET http://localhost/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
     )
-    assert heard.startswith(b"HTTP/1.1 421 ")
-    heard = await served.say(b"GET / HTTP/1.0\r\n\r\n")
-    assert b" 421 " in heard.partition(b"\r\n")[0]
+    assert received.startswith(b"HTTP/1.1 421 ")
+    received = await served.say(b"GET / HTTP/1.0\r\n\r\n")
+    assert b" 421 " in received.partition(b"\r\n")[0]
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_form_of_more_than_64_kib_is_refused_before_it_is_read(served: Served) -> None:
     head = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n"
-    heard = await served.say(head)
-    assert heard.partition(b"\r\n")[0] == b"HTTP/1.1 413 Content Too Large"
+    received = await served.say(head)
+    assert received.partition(b"\r\n")[0] == b"HTTP/1.1 413 Content Too Large"
 
 
 @pytest_twisted.ensureDeferred
@@ -194,11 +194,11 @@ async def test_a_form_of_64_kib_is_read(served: Served) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_body_of_unknown_length_is_counted_as_it_comes(served: Served) -> None:
     head = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    heard = await served.say(
+    received = await served.say(
         head + b"1000\r\n" + b"x" * 4096 + b"\r\n" + (b"8000\r\n" + b"x" * 32768 + b"\r\n") * 2
     )
-    assert heard.startswith(b"HTTP/1.1 413 ")
-    assert heard.count(b"HTTP/1.1") == 1
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert received.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize(
@@ -213,9 +213,9 @@ async def test_a_body_of_unknown_length_is_counted_as_it_comes(served: Served) -
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
 async def test_invalid_http_is_refused(served: Served, octets: bytes) -> None:
-    heard = await served.say(octets)
+    received = await served.say(octets)
     # A line that is too long is not even answered.
-    assert heard[:13] in {b"", b"HTTP/1.1 400 "}
+    assert received[:13] in {b"", b"HTTP/1.1 400 "}
     assert (await served.ask("GET", "/healthz"))[2] == b"ok\n"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.relay.smtp_listener import by_bdat, by_data, door
+from tests.relay.smtp_listener import by_bdat, by_data, listener_client
 from tests.relay.world import Host, World
 from twisted_sendmail import Envelope, Mailer, many, sendmail, submit
 
@@ -64,7 +64,7 @@ def by_relay(world: World, host: Host, content: bytes) -> None:
 def over_smtp(give: Callable[..., str], cut: int) -> Way:
     def way(world: World, host: Host, content: bytes) -> None:
         relay = world.relay(host)
-        client = door(world, relay)
+        client = listener_client(world, relay)
         assert give(client, content, [TO, CC, BCC], cut=cut).startswith("250 ")
         client.send("QUIT\r\n")
         world.until(lambda: host.messages)

@@ -37,7 +37,7 @@ class _Scripted(LineReceiver):
         self._answer("." if line == b"." else line[:4].decode().upper())
 
     def _answer(self, what: str) -> None:
-        self.factory.hear(what)
+        self.factory.record(what)
         reply = self.factory.replies.get(what, b"500 what?")
         if reply == END:
             self.transport.loseConnection()  # type: ignore[union-attr]  # it is connected
@@ -53,22 +53,22 @@ class ScriptedServer(Factory):
 
     def __init__(self, reactor: Any) -> None:
         self.replies = dict(GOOD)
-        #: The verbs it was told.
-        self.heard: list[str] = []
+        #: The verbs that it received.
+        self.received: list[str] = []
         self._waiting: dict[str, Deferred[None]] = {}
         self._port = reactor.listenTCP(0, self, interface="127.0.0.1")
         self.url = f"smtp://127.0.0.1:{self._port.getHost().port}"
 
-    def hear(self, what: str) -> None:
-        """Called by the protocol."""
-        self.heard.append(what)
+    def record(self, what: str) -> None:
+        """Record a verb; called by the protocol."""
+        self.received.append(what)
         if what in self._waiting:
             self._waiting.pop(what).callback(None)
 
-    def hears(self, what: str) -> Deferred[None]:
-        """Fires when it is told *what*; ``greeting`` when somebody connects."""
+    def wait_for(self, what: str) -> Deferred[None]:
+        """Return a Deferred that fires when it receives *what*; ``greeting`` at a connection."""
         waiting: Deferred[None] = Deferred()
-        if what in self.heard:
+        if what in self.received:
             waiting.callback(None)
         else:
             self._waiting[what] = waiting

@@ -284,14 +284,14 @@ async def test_an_interrupt_ends_the_command_and_reports_the_state_of_the_messag
     ):
         scripted.replies["."] = b"250 ok"
         scripted.replies[silent] = SILENCE
-        scripted.heard.clear()
+        scripted.received.clear()
         process = shell.start("send", "--server", scripted.url, shell.message)
 
         def interrupt(process: subprocess.Popen[bytes] = process) -> tuple[bytes, bytes]:
             process.send_signal(signal.SIGINT)
             return process.communicate(timeout=60)
 
-        await scripted.hears(silent)
+        await scripted.wait_for(silent)
         out, err = await deferToThread(interrupt)
         scripted.replies = dict(GOOD)
         assert (process.returncode, out, len(err.splitlines())) == (130, b"", 1), err

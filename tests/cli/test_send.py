@@ -510,7 +510,7 @@ async def test_a_script_that_runs_again_after_75_sends_one_copy(
     send = f"{COMMAND} send --json --timeout=5 --server {scripted.url} {shell.message}"
     line = f"for n in 1 2 3; do {send}; code=$?; [ $code = 75 ] || break; done; exit $code"
     done = await deferToThread(shell.line, line)
-    assert (done.returncode, scripted.heard.count(".")) == (status, 1), done.stderr
+    assert (done.returncode, scripted.received.count(".")) == (status, 1), done.stderr
     (said,) = map(json.loads, done.stdout.splitlines())
     told = said["error"] or {"class": None, "in_doubt": False}
     assert (told["class"], told["in_doubt"]) == (error, in_doubt)

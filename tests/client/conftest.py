@@ -21,14 +21,14 @@ BODY = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nhello\r\n"
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[None]:
-    """All that Twisted logged; a failure nobody heard of fails the test."""
+    """All that Twisted logged; a failure without an errback fails the test."""
     events: list[LogEvent] = []
     keep: Any = events.append
     globalLogPublisher.addObserver(keep)
     # What is there already need not be looked at again: it makes collecting cheap.
     gc.freeze()
     yield
-    # A Deferred that failed unheard says so when it is collected.
+    # A Deferred that failed without an errback is logged when it is collected.
     gc.collect()
     globalLogPublisher.removeObserver(keep)
     bad = [e for e in events if e.get("log_level", LogLevel.info) >= LogLevel.error]

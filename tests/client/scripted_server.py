@@ -66,7 +66,7 @@ class Unstuffer:
         self._first = True
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """Return content, and what is behind the end once it was seen."""
+        """Return content, and the octets after its end once it was found."""
         data = self._held + data
         content, end, rest = data.partition(b"\r\n.\r\n")
         if end:

@@ -345,7 +345,7 @@ def test_messages_of_every_kind_arrive(net: Net) -> None:
 
 @BOTH
 def test_doubt_begins_with_the_last_octet_and_not_before(net: Net, way: Any) -> None:
-    """A message of two pieces: the connection ends before, and behind, its end."""
+    """A message of two pieces: the connection ends before, and after, its end."""
     for ended in (False, True):
         turn: Deferred[None] = Deferred()
 

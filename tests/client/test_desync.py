@@ -122,7 +122,7 @@ def test_the_whole_script_up_front_is_not_believed(net: Net) -> None:
 
 
 def test_the_whole_script_inside_tls_up_front_is_not_believed(net: Net) -> None:
-    """Right behind the handshake, before EHLO is said again."""
+    """Right after the handshake, before EHLO is sent again."""
     script = [b"250-mx\r\n250 AUTH PLAIN\r\n", b"235 yes\r\n", b"250 ok\r\n"]
 
     def begin(server: Any, line: str) -> None:
@@ -133,7 +133,7 @@ def test_the_whole_script_inside_tls_up_front_is_not_believed(net: Net) -> None:
     server = net.server({"STARTTLS": (b"220 go\r\n", begin)})
     result = net.send(server)
     no_message(net, result)
-    # EHLO travels along with the end of the handshake; nothing after it is said.
+    # EHLO travels along with the end of the handshake; nothing after it is sent.
     assert not any(line.startswith("AUTH") for line in server.lines)
 
 

@@ -74,7 +74,7 @@ def test_a_parameter_that_no_extension_has_is_an_error() -> None:
         server.run(submit(server.clock, submission(server), MESSAGE, envelope=ENVELOPE))
 
 
-def test_a_command_may_begin_the_session_anew() -> None:
+def test_a_command_may_begin_the_session_again() -> None:
     with memory_server(LABEL) as server:
 
         async def converse() -> list[Any]:

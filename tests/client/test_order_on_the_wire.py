@@ -75,8 +75,8 @@ class Wire:
         for _ in range(5):
             self.clock.advance(0)
 
-    def hear(self, *replies: str) -> list[str]:
-        """Let the client hear *replies*; the lines that it writes then."""
+    def reply(self, *replies: str) -> list[str]:
+        """Send *replies* to the client; return the lines that it writes then."""
         self.protocol.dataReceived("".join(f"{reply}\r\n" for reply in replies).encode())
         return self.said()
 
@@ -87,10 +87,10 @@ class Wire:
         return written.splitlines()
 
     def ready(self, offers: tuple[str, ...]) -> list[str]:
-        """Greet, and say what is offered; what the client says to that."""
+        """Greet, and reply to EHLO with *offers*; return the lines that the client writes then."""
         self.turn()
-        self.hear("220 mx.example.net ESMTP")
-        return self.hear(*(f"250-{line}" for line in ("mx.example.net", *offers)), "250 HELP")
+        self.reply("220 mx.example.net ESMTP")
+        return self.reply(*(f"250-{line}" for line in ("mx.example.net", *offers)), "250 HELP")
 
 
 class Outcome:
@@ -154,8 +154,8 @@ def test_quit_is_written_after_the_verdict_and_nobody_waits_for_its_reply(
     wire = Wire()
     outcome = Outcome(wire, way(wire, TO, 1))
     assert [line[:4] for line in wire.ready(PIPELINING)] == ["MAIL", "RCPT", "DATA"]
-    assert wire.hear(*ENVELOPE_OK)[-1] == "."
-    assert wire.hear(verdict) == ["QUIT"]
+    assert wire.reply(*ENVELOPE_OK)[-1] == "."
+    assert wire.reply(verdict) == ["QUIT"]
     assert wire.transport.disconnecting
     (result,) = outcome.results
     if way is by_sendmail and verdict != "250 ok":
@@ -171,8 +171,8 @@ def test_the_caller_is_told_before_quit_is_written(way: Any, refused: bool) -> N
     wire = Wire()
     outcome = Outcome(wire, way(wire, TO, 1))
     wire.ready(PIPELINING)
-    wire.hear(*ENVELOPE_OK)
-    assert wire.hear("554 no" if refused else "250 ok") == ["QUIT"]
+    wire.reply(*ENVELOPE_OK)
+    assert wire.reply("554 no" if refused else "250 ok") == ["QUIT"]
     assert (len(outcome.results), outcome.written) == (1, b"")
 
 
@@ -182,9 +182,9 @@ def test_quit_follows_a_refused_envelope_and_nobody_waits(way: Any, replies: Any
     wire = Wire()
     outcome = Outcome(wire, way(wire, TO, 1))
     wire.ready(PIPELINING)
-    lines = wire.hear(*replies, "503 no recipients")
+    lines = wire.reply(*replies, "503 no recipients")
     if lines == ["RSET"]:
-        lines = wire.hear("250 ok")
+        lines = wire.reply("250 ok")
     assert lines == ["QUIT"]
     assert wire.transport.disconnecting
     assert len(outcome.results) == 1
@@ -199,10 +199,10 @@ def test_the_next_message_waits_for_the_reply_to_the_dot(way: Any, window: int |
     lines = wire.ready(PIPELINING)
     for _ in range(3):
         assert [line[:4] for line in lines] == ["MAIL", "RCPT", "DATA"]
-        assert wire.hear(*ENVELOPE_OK)[-1] == "."
+        assert wire.reply(*ENVELOPE_OK)[-1] == "."
         wire.clock.advance(1)
         assert wire.said() == []
-        lines = wire.hear("250 ok")
+        lines = wire.reply("250 ok")
     assert lines == ["QUIT"]
     assert [len(reports) for reports in outcome.results] == [3]
 
@@ -211,7 +211,7 @@ def test_with_bdat_too_quit_waits_for_the_verdict() -> None:
     wire = Wire()
     outcome = Outcome(wire, by_sendmail(wire, TO, 1))
     assert "QUIT" not in wire.ready(CHUNKING)
-    assert wire.hear("250 ok", "250 ok", "250 ok") == ["QUIT"]
+    assert wire.reply("250 ok", "250 ok", "250 ok") == ["QUIT"]
     assert len(outcome.results) == 1
 
 
@@ -220,11 +220,11 @@ def test_one_flight_a_message_with_data_is_asked_for_by_name() -> None:
     outcome = Outcome(wire, by_mailer(wire, TO, 3, pipeline_after_data=True))
     wire.ready(PIPELINING)
     for _ in range(2):
-        lines = wire.hear(*ENVELOPE_OK) if _ == 0 else wire.hear("250 ok", *ENVELOPE_OK)
+        lines = wire.reply(*ENVELOPE_OK) if _ == 0 else wire.reply("250 ok", *ENVELOPE_OK)
         dot = lines.index(".")
         assert [line[:4] for line in lines[dot + 1 :]] == ["MAIL", "RCPT", "DATA"]
-    assert wire.hear("250 ok", *ENVELOPE_OK)[-1] == "."
-    assert wire.hear("250 ok") == ["QUIT"]
+    assert wire.reply("250 ok", *ENVELOPE_OK)[-1] == "."
+    assert wire.reply("250 ok") == ["QUIT"]
     assert [len(reports) for reports in outcome.results] == [3]
 
 
@@ -237,9 +237,9 @@ def test_what_comes_after_the_verdict_does_not_matter(way: Any, more: str) -> No
     wire = Wire()
     outcome = Outcome(wire, way(wire, TO, 1))
     wire.ready(PIPELINING)
-    wire.hear(*ENVELOPE_OK)
-    _ = wire.hear("250 ok", more)
-    wire.hear("500 and more")
+    wire.reply(*ENVELOPE_OK)
+    _ = wire.reply("250 ok", more)
+    wire.reply("500 and more")
     (result,) = outcome.results
     (report,) = [result] if way is by_sendmail else result
     assert (len(report.accepted), report.error) == (1, None)
@@ -250,8 +250,8 @@ def test_a_connection_that_does_not_end_is_dropped_after_a_second(way: Any) -> N
     wire = Wire()
     outcome = Outcome(wire, way(wire, TO, 1))
     wire.ready(PIPELINING)
-    wire.hear(*ENVELOPE_OK)
-    wire.hear("250 ok")
+    wire.reply(*ENVELOPE_OK)
+    wire.reply("250 ok")
     assert (len(outcome.results), wire.transport.aborted) == (1, False)
     wire.clock.advance(1.0)
     assert wire.transport.aborted
@@ -282,18 +282,18 @@ def test_rcpt_goes_out_in_a_window_that_is_refilled_as_replies_come(
         assert 0 < len(owed) <= HALF
         assert sum(len(line) + 2 for line in owed) <= 16 * 1024
         answered, owed = owed[:burst], owed[burst:]
-        more = wire.hear(*["250 ok"] * len(answered))
+        more = wire.reply(*["250 ok"] * len(answered))
         # It need not be refilled for each reply, but before the window is empty.
         assert more or len(owed) > HALF // 4
         owed += more
         seen += len(more)
     if "DATA" in owed:
-        assert wire.hear(*["250 ok"] * (len(owed) - 1), "354 go ahead")[-1] == "."
+        assert wire.reply(*["250 ok"] * (len(owed) - 1), "354 go ahead")[-1] == "."
         assert seen == 1002
         owed = ["."]
     else:
         owed = owed[: owed.index(next(line for line in owed if line.startswith("BDAT"))) + 1]
-    assert wire.hear(*["250 ok"] * len(owed)) == ["QUIT"]
+    assert wire.reply(*["250 ok"] * len(owed)) == ["QUIT"]
     (result,) = outcome.results
     (report,) = [result] if way is by_sendmail else result
     assert len(report.accepted) == 1000
@@ -315,8 +315,8 @@ def test_some_of_a_thousand_refused_are_a_result(way: Any) -> None:
             else "250 ok"
             for line in owed
         ]
-        owed = wire.hear(*replies)
-    wire.hear("250 ok")
+        owed = wire.reply(*replies)
+    wire.reply("250 ok")
     (result,) = outcome.results
     (report,) = [result] if way is by_sendmail else result
     assert len(report.accepted) == 997
@@ -331,7 +331,7 @@ def test_the_window_is_that_of_the_connection_not_of_a_message() -> None:
     while owed:
         commands = [line for line in owed if line[:4] in {"MAIL", "RCPT", "BDAT", "RSET"}]
         assert len(commands) <= HALF
-        owed = wire.hear(*["250 ok"] * len(commands))
+        owed = wire.reply(*["250 ok"] * len(commands))
         if owed == ["QUIT"]:
             break
     (reports,) = outcome.results
@@ -344,7 +344,7 @@ def test_the_commands_of_an_ordinary_message_are_one_write(way: Any, count: int)
     wire = Wire()
     _ = Outcome(wire, way(wire, [f"r{n}@example.net" for n in range(count)], 1))
     wire.turn()
-    wire.hear("220 mx.example.net ESMTP")
+    wire.reply("220 mx.example.net ESMTP")
     wire.transport.clear()
     writes: list[bytes] = []
     write = wire.transport.write
@@ -354,6 +354,6 @@ def test_the_commands_of_an_ordinary_message_are_one_write(way: Any, count: int)
         write(data)
 
     wire.transport.write = noted
-    wire.hear("250-mx.example.net", "250 PIPELINING")
+    wire.reply("250-mx.example.net", "250 PIPELINING")
     (group,) = writes
     assert ["MAIL", *["RCPT"] * count, "DATA"] == [line[:4] for line in group.decode().splitlines()]

@@ -78,7 +78,7 @@ def test_a_server_that_forgot_does_a_full_handshake(net: Net) -> None:
 
 
 def test_a_full_handshake_verifies_although_a_session_was_offered(net: Net) -> None:
-    """The server behind the name is another one now, and its certificate no good."""
+    """The name leads to another server now, and its certificate no good."""
     assert not facts(net, fresh_context()).resumed
     result = net.send(ScriptedServer(clock=net.clock, context=fresh_context("other.example")))
     assert isinstance(result.error, CertificateRejected)
@@ -219,7 +219,7 @@ def test_a_handshake_that_fails_is_not_tried_with_the_same_session(
 
 
 def test_sessions_of_a_bounded_number_of_servers_are_kept(net: Net, context: SSL.Context) -> None:
-    """The one not kept anew for longest goes first."""
+    """The one that was put longest ago goes first."""
     assert not facts(net, context).resumed
     _, found = kept()
     for port in range(MAX_SESSIONS):

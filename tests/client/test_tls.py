@@ -212,7 +212,7 @@ def test_a_certificate_that_proves_nothing_is_refused_in_the_handshake(
     assert (result.error.transient, result.error.phase) == (False, "TLS")
     nothing_was_told(net)
     assert (1, 0 if implicit else 2) == (net.endpoint.attempts, len(server.lines))
-    assert not server.tls._handshakeDone, "refused in the handshake, not behind it"
+    assert not server.tls._handshakeDone, "refused in the handshake, not after it"
 
 
 def test_a_fingerprint_alone_decides(net: Net) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Told:
+class NotifySocket:
     """The other end of NOTIFY_SOCKET."""
 
     def __init__(self, address: str) -> None:
@@ -35,18 +35,18 @@ class Told:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Iterator[Told]:
-    told = Told(str(tmp_path / "notify"))
-    yield told
-    told.socket.close()
+def notify_socket(tmp_path: Path) -> Iterator[NotifySocket]:
+    notify_socket = NotifySocket(str(tmp_path / "notify"))
+    yield notify_socket
+    notify_socket.socket.close()
 
 
-def test_each_state_is_one_datagram(told: Told, tmp_path: Path) -> None:
+def test_each_state_is_one_datagram(notify_socket: NotifySocket, tmp_path: Path) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
     notifier.ready("accepting mail")
     notifier.reloading()
     notifier.stopping()
-    ready, reloading, stopping = told.take()
+    ready, reloading, stopping = notify_socket.take()
     assert "READY=1\nSTATUS=accepting mail" == ready
     assert "STOPPING=1" == stopping
     assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", reloading)
@@ -54,10 +54,10 @@ def test_each_state_is_one_datagram(told: Told, tmp_path: Path) -> None:
 
 def test_an_abstract_socket_works_too() -> None:
     name = f"twisted-sendmail-{os.getpid()}"
-    told = Told(f"\0{name}")
+    notify_socket = NotifySocket(f"\0{name}")
     Notifier({"NOTIFY_SOCKET": f"@{name}"}).stopping()
-    assert ["STOPPING=1"] == told.take()
-    told.socket.close()
+    assert ["STOPPING=1"] == notify_socket.take()
+    notify_socket.socket.close()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,9 @@ def test_without_a_listening_socket_nothing_happens(environ: dict[str, str]) -> 
     Notifier(environ).ready("x")
 
 
-def test_the_watchdog_is_fed_twice_in_its_time_until_it_stops(told: Told, tmp_path: Path) -> None:
+def test_the_watchdog_is_fed_twice_in_its_time_until_it_stops(
+    notify_socket: NotifySocket, tmp_path: Path
+) -> None:
     clock = Clock()
     notifier = Notifier(
         {
@@ -78,10 +80,10 @@ def test_the_watchdog_is_fed_twice_in_its_time_until_it_stops(told: Told, tmp_pa
     )
     notifier.start_watchdog(clock)
     clock.pump([1] * 11)
-    assert ["WATCHDOG=1"] * 3 == told.take()
+    assert ["WATCHDOG=1"] * 3 == notify_socket.take()
     notifier.stop_watchdog()
     clock.pump([1] * 11)
-    assert ([], []) == (told.take(), clock.getDelayedCalls())
+    assert ([], []) == (notify_socket.take(), clock.getDelayedCalls())
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Sent:
     token: str
     recipients: tuple[str, ...]
     content: bytes
-    #: The relay said 250, or committed it by another door.
+    #: The relay replied 250, or committed it from another source.
     acked: bool = False
     #: It was refused: it must not come out.
     refused: bool = False

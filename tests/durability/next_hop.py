@@ -1,4 +1,4 @@
-"""The next hop of these cases: it records every delivery, and can be told to misbehave."""
+"""The next hop of these cases: it records every delivery, and misbehaves on request."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ async def killed_while_busy(relay: RelayProcess, ledger: Ledger, tag: str, after
     await mailer.aclose(grace=0.001)
     await DeferredList(giving)
     # What the relay had sent before its end is still on its way to the next hop, which reads it
-    # only now: the kill lies behind all of it, and before the next start.
+    # only now: the kill comes after all of it, and before the next start.
     await relay.pause(0.2)
     ledger.hits.append(time.time())
 

@@ -204,7 +204,7 @@ def test_the_envelope_from_the_header(header: str, sender: str, recipients: list
 
 
 @pytest.mark.parametrize(
-    ("header", "error", "told"),
+    ("header", "error", "expected"),
     [
         ("To: a@x", InvalidMessage, "no sender; give the sender"),
         ("From: f@x, g@x\nTo: a@x", InvalidMessage, "From names 2; give the sender"),
@@ -223,10 +223,10 @@ def test_the_envelope_from_the_header(header: str, sender: str, recipients: list
         ),
     ],
 )
-def test_a_header_that_does_not_say(header: str, error: type[Exception], told: str) -> None:
+def test_a_header_that_does_not_say(header: str, error: type[Exception], expected: str) -> None:
     with pytest.raises(error) as caught:
         from_header(f"{header}\n\nbody\n")
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_what_is_given_counts_more_than_the_header() -> None:

@@ -40,7 +40,7 @@ def through(content: bytes, cuts: list[int] | None = None, **options: Any) -> by
     [
         (WHOLE + b"\r\nhi\r\n", WHOLE + b"\r\nhi\r\n"),
         (TRACE + WHOLE + b"\r\nhi\r\n", TRACE + WHOLE + b"\r\nhi\r\n"),
-        # What is added stands behind the fields, ours in front stays in front.
+        # Added fields come after the fields, ours at the beginning stay there.
         (
             TRACE + b"Subject: s\r\n\r\nhi\r\n",
             TRACE + b"Subject: s\r\n" + FROM + DATE + IDENTIFICATION + b"\r\nhi\r\n",
@@ -75,7 +75,7 @@ def through(content: bytes, cuts: list[int] | None = None, **options: Any) -> by
         # Folded blind copies, and 8-bit octets beside them.
         (WHOLE + b"Bcc: a@x,\r\n b@x\r\nTo: \xff\r\n\r\n", WHOLE + b"To: \xff\r\n\r\n"),
         (b"BCC : a@x\r\n" + WHOLE + b"\r\nBcc: body\r\n", WHOLE + b"\r\nBcc: body\r\n"),
-        # What has no lines is left alone behind the header.
+        # Content without lines is left alone after the header.
         (WHOLE + b"\r\n\0\r\n\n\r\xff", WHOLE + b"\r\n\0\r\n\n\r\xff"),
     ],
 )

@@ -261,7 +261,7 @@ def test_what_is_sent_is_complete_canonical_and_blind(raw: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "expected"),
     [
         (HEADER + b"\r\na\rb\r\n", "a bare CR in line 6"),
         (HEADER + b"\r\n\0", "a NUL in line 6"),
@@ -270,9 +270,9 @@ def test_what_is_sent_is_complete_canonical_and_blind(raw: bytes) -> None:
     ],
 )
 def test_what_smtp_cannot_carry_is_refused_before_anything_is_sent(
-    kind: str, raw: bytes, told: str
+    kind: str, raw: bytes, expected: str
 ) -> None:
-    with pytest.raises(InvalidMessage, match=told):
+    with pytest.raises(InvalidMessage, match=expected):
         prepared(KINDS[kind](raw))
 
 

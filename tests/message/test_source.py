@@ -171,7 +171,7 @@ def closed() -> io.BytesIO:
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [
         (None, "message cannot be NoneType; give bytes, text, an EmailMessage, a path"),
         (5, "message cannot be int"),
@@ -181,10 +181,10 @@ def closed() -> io.BytesIO:
         (io.StringIO("x"), 'open in text mode; open it in binary mode, "rb"'),
     ],
 )
-def test_what_is_no_message(message: Any, told: str) -> None:
+def test_what_is_no_message(message: Any, expected: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
         source_of(message)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 class Gives:
@@ -202,7 +202,7 @@ async def later() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "expected"),
     [
         (lambda: Gives("text"), "text mode"),
         (lambda: Gives(None), "file gives nothing, not bytes; it must not be non-blocking"),
@@ -213,10 +213,10 @@ async def later() -> bytes:
         (lambda: [None], "iterator gives nothing, not bytes"),
     ],
 )
-def test_what_gives_no_octets(make: Any, told: str) -> None:
+def test_what_gives_no_octets(make: Any, expected: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
         source_of(make()).read()
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_an_iterator_of_lines_makes_few_chunks() -> None:

@@ -84,7 +84,7 @@ async def test_mail_is_refused_wherever_the_disk_fails_and_taken_when_it_is_well
             except QueueError as e:
                 failures += isinstance(e, kind)
             calls = choke.calls
-    # Each but the last one was refused, and left nothing behind.
+    # Each but the last one was refused, and left nothing in the queue.
     assert at - 1 == failures
     assert len(await spool.list(ALL)) == 1
     told = [event[0] for event in observer.events]

@@ -176,7 +176,7 @@ class Audit:
         for id_ in self.acked:
             found += [f"{id_} was lost for {n}" for n in "01" if not self.out[id_, n]]
         for (id_, number), count in self.out.items():
-            # The second recipient is refused at his first try, so he is heard of twice.
+            # The second recipient is refused at the first try, so it is recorded twice.
             expected = 2 if number == "1" and id_ not in self.report_of.values() else 1
             if count > expected + interrupted[id_]:
                 found.append(f"{id_} went out {count} times for {number}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from twisted_sendmail import RelayService
 
 
-def door(world: World, relay: RelayService, **settings: Any) -> Client:
+def listener_client(world: World, relay: RelayService, **settings: Any) -> Client:
     """A connection to *relay*, ready for MAIL."""
     factory = SMTPServerFactory(
         world.clock,

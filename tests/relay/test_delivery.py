@@ -180,7 +180,7 @@ def test_a_slow_route_leaves_the_other_alone(world: World) -> None:
 
 
 def test_a_message_that_hangs_is_got_past(world: World) -> None:
-    """Those that were sent behind it on the same connection wait with it; all others do not."""
+    """Those that were sent after it on the same connection wait with it; all others do not."""
     host = world.host(faults=[stall("dot", nth=1)])
     relay = world.relay(host)
     for _ in range(60):

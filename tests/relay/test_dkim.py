@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.dkim_verifier import keys, verify
 from tests.names import RecipientState
-from tests.relay.smtp_listener import by_data, door
+from tests.relay.smtp_listener import by_data, listener_client
 from tests.relay.world import HOUR, World
 from twisted_sendmail import (
     DKIMDomain,
@@ -101,7 +101,7 @@ def test_reports_of_the_relay_are_signed(world: World) -> None:
 def test_mail_of_an_unknown_client_is_not_signed(world: World) -> None:
     host = world.host()
     relay = world.relay(host, dkim=[OURS])
-    client = door(world, relay)
+    client = listener_client(world, relay)
     assert by_data(client, b"From: alice@example.org\r\n\r\nx\r\n", ["b@x.example"])[:3] == "250"
     world.until(lambda: host.messages)
     assert [] == verify(host.messages[0].content)

@@ -1,4 +1,4 @@
-"""A proxy that cuts connections when it is told to."""
+"""A proxy that cuts connections on request."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class _End(Protocol):
     who: str
     cutter: Cutter
     peer: Any
-    heard: bytes = b""
+    received: bytes = b""
 
     def dataReceived(self, data: bytes) -> None:
-        self.heard += data
+        self.received += data
         if self.peer is None:
             return
-        if self.cutter.cuts(self.who, self.heard):
+        if self.cutter.cuts(self.who, self.received):
             for end in (self, self.peer):
                 transport: Any = end.transport
                 transport.abortConnection()

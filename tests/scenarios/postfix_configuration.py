@@ -150,7 +150,7 @@ local-submission unix n - n - - smtpd -o smtpd_tls_security_level=none -o smtpd_
     -o smtpd_relay_restrictions=reject_unauth_destination -o syslog_name=postfix/local
 """
 
-#: What every Postfix has behind its doors.
+#: The configuration of every Postfix.
 INSIDE = """\
 cleanup   unix  n - n - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr

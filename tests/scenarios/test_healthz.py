@@ -78,7 +78,7 @@ async def test_a_relay_that_works_is_well_and_after_its_end_nobody_answers(
 async def test_a_next_hop_that_takes_nothing_is_no_illness_of_the_relay(
     relay: Relay, hop: LoopbackServer, trouble: str
 ) -> None:
-    """Mail waits in the queue: to start the relay anew would help nobody."""
+    """Mail waits in the queue: a restart of the relay would not help."""
 
     def case() -> None:
         port = free_port() if trouble == "nobody listens" else hop.port

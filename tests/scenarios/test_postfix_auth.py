@@ -82,13 +82,13 @@ async def test_a_wrong_password_is_tried_once(
 
 @ensureDeferred
 async def test_the_password_is_in_no_transcript(reactor: Any, postfix: Postfix) -> None:
-    heard: list[str] = []
-    server = postfix.server(credentials=postfix.credentials("LOGIN"), watch=heard.append)
+    dialogue: list[str] = []
+    server = postfix.server(credentials=postfix.credentials("LOGIN"), watch=dialogue.append)
     report = await submit(reactor, server, MESSAGE)
-    assert heard == list(report.transcript or ())
-    assert "C: AUTH LOGIN ****" in heard or "C: AUTH LOGIN" in heard
-    assert PASSWORD not in "\n".join(heard)
-    assert "d29uZGVy" not in "\n".join(heard)  # how its base64 begins
+    assert dialogue == list(report.transcript or ())
+    assert "C: AUTH LOGIN ****" in dialogue or "C: AUTH LOGIN" in dialogue
+    assert PASSWORD not in "\n".join(dialogue)
+    assert "d29uZGVy" not in "\n".join(dialogue)  # how its base64 begins
 
 
 @ensureDeferred

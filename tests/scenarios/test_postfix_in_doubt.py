@@ -59,8 +59,8 @@ async def test_the_reply_is_lost_and_the_message_is_there(
 ) -> None:
     subject = f"reply-lost-{service}"
 
-    def cuts(who: str, heard: bytes) -> bool:
-        return who == "S" and b"queued as" in heard
+    def cuts(who: str, received: bytes) -> bool:
+        return who == "S" and b"queued as" in received
 
     async with cut(reactor, postfix, service, cuts) as (server, cutter):
         with pytest.raises(DeliveryInDoubt) as caught:
@@ -81,8 +81,8 @@ async def test_the_end_is_lost_and_the_message_is_not_there(
     """From here it looks the same."""
     subject = f"end-lost-{service}"
 
-    def cuts(who: str, heard: bytes) -> bool:
-        return who == "C" and b"Subject" in heard
+    def cuts(who: str, received: bytes) -> bool:
+        return who == "C" and b"Subject" in received
 
     async with cut(reactor, postfix, service, cuts) as (server, cutter):
         with pytest.raises(DeliveryInDoubt):
@@ -95,8 +95,8 @@ async def test_the_end_is_lost_and_the_message_is_not_there(
 async def test_cut_before_the_content_it_is_untouched(reactor: Any, postfix: Postfix) -> None:
     subject = "data-lost"
 
-    def cuts(who: str, heard: bytes) -> bool:
-        return who == "S" and b"\r\n354 " in heard
+    def cuts(who: str, received: bytes) -> bool:
+        return who == "S" and b"\r\n354 " in received
 
     async with cut(reactor, postfix, "no_tls_data", cuts) as (server, _):
         with pytest.raises(ConnectionClosed) as caught:
@@ -116,8 +116,8 @@ async def test_many_reports_the_one_in_doubt_and_goes_on_without_a_copy_too_many
     subjects = [f"{service}-{n}-of-5" for n in range(5)]
     once = [True]
 
-    def cuts(who: str, heard: bytes) -> bool:
-        third = who == "S" and heard.count(b"queued as") == 3
+    def cuts(who: str, received: bytes) -> bool:
+        third = who == "S" and received.count(b"queued as") == 3
         return third and bool(once) and once.pop()
 
     async with cut(reactor, postfix, service, cuts) as (server, cutter):

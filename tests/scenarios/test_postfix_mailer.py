@@ -104,7 +104,7 @@ async def test_single_sends_share_connections(reactor: Any, postfix: Postfix) ->
 async def test_a_server_that_hangs_up_after_an_error_is_connected_to_again(
     reactor: Any, postfix: Postfix
 ) -> None:
-    """It says 421 behind each refused command: what was behind that one goes out again."""
+    """It replies 421 after each refused command: messages after that one go out again."""
     mailer = Mailer(reactor, postfix.server("closing"), limits=PoolLimits(connections=1))
     names = [f"{'gone' if n in {3, 8} else 'r'}{n}@example.test" for n in range(12)]
     items = [(Envelope("alice@example.test", to), content(0)) for to in names]

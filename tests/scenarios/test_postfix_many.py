@@ -116,15 +116,15 @@ async def test_what_cannot_be_sent_does_not_stop_the_next(reactor: Any, postfix:
 async def test_an_asynchronous_source_is_pulled_one_at_a_time(
     reactor: Any, postfix: Postfix
 ) -> None:
-    heard: list[str] = []
+    dialogue: list[str] = []
     seen: list[int] = []
 
     async def source() -> AsyncIterator[bytes]:
         for n in range(4):
-            seen.append(sum("queued as" in line for line in heard))
+            seen.append(sum("queued as" in line for line in dialogue))
             yield message(f"pulled {n}")
 
-    reports = await many(reactor, postfix.server(watch=heard.append), source())
+    reports = await many(reactor, postfix.server(watch=dialogue.append), source())
     assert [len(report.accepted) for report in reports] == [1, 1, 1, 1]
     assert seen == [0, 1, 2, 3]
 

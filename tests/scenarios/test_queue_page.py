@@ -130,7 +130,7 @@ async def test_the_chart_is_drawn_with_its_points_and_axes(morning: Morning) -> 
         return boxes, ys, xs, said
 
     boxes, ys, xs, said = await deferToThread(look)
-    # Two panels, each with a line before and one behind the gap.
+    # Two panels, each with a line before and one after the gap.
     assert len(boxes) == 4
     for box in boxes:
         assert box["inside"]

@@ -39,8 +39,8 @@ def flags(relay: Relay, hop: LoopbackServer, port: int) -> list[str]:
     ]
 
 
-def configuration(hop: LoopbackServer, *doors: str, more: str = "") -> str:
-    listed = ", ".join(f'"{door}"' for door in doors)
+def configuration(hop: LoopbackServer, *endpoints: str, more: str = "") -> str:
+    listed = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
     return f"""
         name = "relay.example.org"
         queue = "queue"
@@ -143,8 +143,8 @@ async def test_sighup_takes_a_good_file_and_leaves_a_bad_one(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", other))
         taken.listen()
-        doors = [f"tcp:127.0.0.1:{second}", f"tcp:127.0.0.1:{other}"]
-        relay.write("relay.toml", configuration(hop, *doors))
+        endpoints = [f"tcp:127.0.0.1:{second}", f"tcp:127.0.0.1:{other}"]
+        relay.write("relay.toml", configuration(hop, *endpoints))
         relay.signal(signal.SIGHUP)
         await until(relay, "cannot be listened on: Address already in use; .* as before")
     await send(first, 2)
@@ -158,7 +158,7 @@ async def test_sighup_takes_a_good_file_and_leaves_a_bad_one(
         relay, "queue: the directory cannot change while the relay runs; restart the relay; .* as b"
     )
 
-    # A good one: another door, another next hop; who is connected stays.
+    # A good one: another endpoint, another next hop; who is connected stays.
     async with LoopbackServer(reactor, users={"jane": PASSWORD}) as next_hop:
         client = await deferToThread(smtplib.SMTP, "127.0.0.1", first, "client.example.org")
         await deferToThread(client.ehlo)
@@ -182,14 +182,14 @@ async def test_sighup_takes_new_certificates_and_accounts(
     before, after = Authority("before"), Authority("after")
     relay.write("server.pem", before.issue(), 0o600)
     relay.write("accounts", password_entry("alice", PASSWORD, iterations=4096) + "\n", 0o600)
-    door = f"""
+    listener = f"""
         [[listen]]
         endpoint = "tcp:127.0.0.1:{port}"
         certificate = "server.pem"
         accounts = "accounts"
         trusted = []
     """
-    relay.write("relay.toml", configuration(hop).replace("listen = []", "") + door)
+    relay.write("relay.toml", configuration(hop).replace("listen = []", "") + listener)
     relay.start("--config", "relay.toml")
     await up(relay)
 
@@ -284,9 +284,9 @@ async def test_a_second_sigterm_is_no_fault(relay: Relay, hop: LoopbackServer) -
 async def test_systemd_is_told_and_its_socket_is_taken_over(
     relay: Relay, hop: LoopbackServer
 ) -> None:
-    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    told.bind(str(relay.folder / "notify"))
-    told.settimeout(60)
+    notify_socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify_socket.bind(str(relay.folder / "notify"))
+    notify_socket.settimeout(60)
     relay.env["NOTIFY_SOCKET"] = str(relay.folder / "notify")
     relay.env["CREDENTIALS_DIRECTORY"] = str(relay.folder)
     listening = socket.socket()
@@ -299,19 +299,19 @@ async def test_systemd_is_told_and_its_socket_is_taken_over(
     relay.start("--config", "relay.toml", listening=listening)
     listening.close()
 
-    async def heard() -> str:
-        return (await deferToThread(told.recv, 4096)).decode()
+    async def next_notification() -> str:
+        return (await deferToThread(notify_socket.recv, 4096)).decode()
 
-    assert await heard() == "READY=1\nSTATUS=accepting mail; 0 messages in the queue"
+    assert await next_notification() == "READY=1\nSTATUS=accepting mail; 0 messages in the queue"
     await send(port, 7)
     assert numbers(await hop.wait_for(1)) == [7]
     relay.signal(signal.SIGHUP)
-    assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", await heard())
-    assert (await heard()).startswith("READY=1\n")
+    assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", await next_notification())
+    assert (await next_notification()).startswith("READY=1\n")
     await send(port, 8)
     assert await deferToThread(relay.end) == -signal.SIGTERM
-    assert await heard() == "STOPPING=1"
-    told.close()
+    assert await next_notification() == "STOPPING=1"
+    notify_socket.close()
 
 
 @ensureDeferred
@@ -351,7 +351,7 @@ async def test_programs_of_this_machine_submit_by_the_socket(
     relay: Relay, hop: LoopbackServer
 ) -> None:
     more = '[log]\njson-file = "relay.json"\ndialogue = true\n'
-    public = relay.folder / "door"
+    public = relay.folder / "public"
     relay.write("relay.toml", configuration(hop, f"unix:{public}:mode=666", more=more))
     relay.start("--config", "relay.toml")
     await up(relay)
@@ -469,7 +469,7 @@ async def test_logrotate_rotates_the_logs_of_a_running_relay(
 async def test_a_crash_leaves_no_socket_that_keeps_the_next_one_out(
     relay: Relay, hop: LoopbackServer
 ) -> None:
-    public = relay.folder / "door"
+    public = relay.folder / "public"
     relay.write("relay.toml", configuration(hop, f"unix:{public}"))
     for times in (1, 2):
         relay.start("--config", "relay.toml")

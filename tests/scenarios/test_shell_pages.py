@@ -152,14 +152,14 @@ def test_mail_moves_to_a_database_as_the_page_says(
 
 def whole(block: str) -> str:
     """A configuration, of one that may be a part: with what a relay cannot do without."""
-    before, behind = "", ""
+    before, after = "", ""
     if "queue =" not in block:
         before += 'queue = "/var/lib/twisted_sendmail/queue"\n'
     if "listen]]" not in block and "listen =" not in block:
         before += 'listen = ["tcp:127.0.0.1:2525"]\n'
     if "[[smarthost]]" not in block:
-        behind = '[[smarthost]]\nurl = "smtps://mail.example.net"\n'
-    return before + block + behind
+        after = '[[smarthost]]\nurl = "smtps://mail.example.net"\n'
+    return before + block + after
 
 
 @pytest.mark.parametrize(

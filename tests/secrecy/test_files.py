@@ -94,9 +94,9 @@ def test_the_key_of_an_ssl_endpoint_is_held_to_the_same(
     folder: Path, mode: int, status: int
 ) -> None:
     (folder / "client.pem").chmod(mode)
-    door = "ssl:0:interface=127.0.0.1:privateKey=client.pem"
+    endpoint = "ssl:0:interface=127.0.0.1:privateKey=client.pem"
     (folder / "relay.toml").write_text(
-        f'queue = "q"\nlisten = ["{door}"]\n[[smarthost]]\nurl = "smtps://localhost"\n'
+        f'queue = "q"\nlisten = ["{endpoint}"]\n[[smarthost]]\nurl = "smtps://localhost"\n'
     )
 
     assert status == relay(folder)[0]

@@ -17,21 +17,21 @@ from twisted_sendmail.testing import Authority, MemoryNetwork, ReceivedMessage, 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class Trusting:
-    """A client that believes any certificate: it is the server that is tested."""
+    """A client that accepts any certificate: it is the server that is tested."""
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         return SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
 
 
 class Raw(Protocol):
-    """Notes what it hears."""
+    """Records the octets that it receives."""
 
     def __init__(self) -> None:
-        self.heard = b""
+        self.received = b""
         self.gone: Any = None
 
     def dataReceived(self, data: bytes) -> None:
-        self.heard += data
+        self.received += data
 
     def connectionLost(self, reason: Any = None) -> None:
         self.gone = reason
@@ -59,11 +59,11 @@ class Client:
         self.greeting = self.take()
 
     def take(self) -> list[str]:
-        heard, self.raw.heard = self.raw.heard, b""
-        return heard.decode().splitlines()
+        received, self.raw.received = self.raw.received, b""
+        return received.decode().splitlines()
 
     def send(self, data: str | bytes) -> list[str]:
-        """Lines said in return."""
+        """Return the lines of the replies."""
         self.raw.transport.write(data.encode() if isinstance(data, str) else data)  # type: ignore[union-attr]
         self._pump.run()
         return self.take()

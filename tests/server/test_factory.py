@@ -39,7 +39,7 @@ def connect(net: Net, address: Any) -> list[str]:
     raw = Raw()
     _ = net.pump.connect(raw, net.factory.buildProtocol(address), address=address)
     net.pump.run()
-    return raw.heard.decode().splitlines()
+    return raw.received.decode().splitlines()
 
 
 def test_connections_are_limited_per_address(net: Net) -> None:

@@ -13,7 +13,7 @@ from twisted_sendmail import ForwardPath, InvalidAddress, Mailbox, ReversePath
 from twisted_sendmail.smtp import ascii_domain, domain_name
 from twisted_sendmail.smtp.limits import MAX_PATH
 
-#: What would end a command, begin another one, or act on whoever looks at it.
+#: Texts that would end a command, begin another one, or act on a terminal.
 DANGEROUS = [
     *"\r\n\0\t\x01\x1b\x7f\x80\x85\x9b\xad",
     *"\u2028\u2029\u200b\u200e\u202e\u2066\ufeff\ufff9\ud800",

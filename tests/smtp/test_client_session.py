@@ -268,14 +268,14 @@ def test_the_whole_script_up_front_ends_the_session() -> None:
 
 
 @pytest.mark.parametrize(
-    "behind", [b"250 queued\r\n", b"2", b"250-", b"220 x\r\n", b"550 no\r\n", b"\r\n", b"x"]
+    "after", [b"250 queued\r\n", b"2", b"250-", b"220 x\r\n", b"550 no\r\n", b"\r\n", b"x"]
 )
-def test_nothing_may_be_behind_354(behind: bytes) -> None:
+def test_nothing_may_follow_354(after: bytes) -> None:
     """An early 250 must not be taken for the verdict."""
     session = brought_to(ClientState.RCPT)
     session.give(COMMANDS[Verb.DATA])
     session.data_to_send()
-    session.receive(b"354 go\r\n" + behind)
+    session.receive(b"354 go\r\n" + after)
     assert isinstance(session.over, ProtocolBreach)
 
 
@@ -499,25 +499,25 @@ def conversation(cuts: list[int], tail: bytes) -> tuple[list[Any], object]:
     """Play the script, what the server says cut at *cuts*, then *tail*; what came of it."""
     session = Session("greeting")
 
-    def hear(data: bytes) -> None:
+    def receive(data: bytes) -> None:
         edges = [0, *sorted({c for c in cuts if 0 < c < len(data)}), len(data)]
         for begin, end in itertools.pairwise(edges):
             session.receive(data[begin:end])
 
-    hear(b"220 hi\r\n")
+    receive(b"220 hi\r\n")
     session.give(_SCRIPT[0][0], tag=0)
     session.data_to_send()
-    hear(_SCRIPT[0][1])
+    receive(_SCRIPT[0][1])
     for tag, (command, _) in enumerate(_SCRIPT[1:], start=1):
         session.give(command, tag=tag)
     session.data_to_send()
-    hear(b"".join(reply for _, reply in _SCRIPT[1:]))
+    receive(b"".join(reply for _, reply in _SCRIPT[1:]))
     session.give(ContentCommand(), tag="content")
     session.data_to_send()
     session.content(b"x\r\n")
     session.end_content()
     session.data_to_send()
-    hear(tail)
+    receive(tail)
     results = [
         (e.tag, e.result if isinstance(e.result, Reply) else type(e.result)) for e in session.events
     ]

@@ -53,7 +53,7 @@ def test_each_entry_leads_where_it_says(key: tuple[ClientState, Verb, ReplyKind]
     (event,) = session.events
     assert event.tag == "tag"
     if key == (ClientState.BROKEN, Verb.MAIL, ReplyKind.NO):
-        # The message behind a broken one was not heard: this is no refusal of it.
+        # The message after a broken one was not processed: this is no refusal of it.
         assert isinstance(event.result, CommandNotAllowed)
     else:
         # The text of a 235 is a part of the SASL exchange.

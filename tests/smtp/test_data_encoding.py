@@ -47,7 +47,7 @@ def canonical(chunks: list[bytes], policy: Repair = Repair.REPAIR) -> tuple[byte
 
 
 def stuffed(chunks: list[bytes]) -> bytes:
-    """What goes behind a 354."""
+    """The octets after a 354."""
     stuffer = DotStuffer()
     return b"".join(map(stuffer.feed, chunks)) + stuffer.finish()
 

@@ -40,9 +40,9 @@ def read(
 
 @given(CLEAN, st.binary(max_size=20), CUTS)
 def test_stuffing_then_reading_is_the_identity(
-    content: bytes, behind: bytes, cuts: list[int]
+    content: bytes, after: bytes, cuts: list[int]
 ) -> None:
-    assert read(stuffed(content) + behind, cuts) == (content, behind, set())
+    assert read(stuffed(content) + after, cuts) == (content, after, set())
 
 
 @given(PIECES, CUTS)

@@ -30,7 +30,7 @@ def result(deferred: Deferred[Any]) -> Any:
     return value
 
 
-def letter(*to: str) -> EmailMessage:
+def message(*to: str) -> EmailMessage:
     message = EmailMessage()
     message["From"], message["To"], message["Bcc"] = "a@example.org", ", ".join(to), "x@example.net"
     message["Subject"] = "hello"
@@ -40,7 +40,7 @@ def letter(*to: str) -> EmailMessage:
 
 def test_messages_are_recorded_as_they_would_be_sent() -> None:
     mailer = StubMailer()
-    report = result(mailer.send(letter("b@example.net")))
+    report = result(mailer.send(message("b@example.net")))
     (sent,) = mailer.sent
     assert [str(r) for r in sent.envelope.recipients] == ["b@example.net", "x@example.net"]
     assert (sent.email["Bcc"], sent.email["Subject"], sent.content[-4:]) == (
@@ -68,11 +68,11 @@ def test_the_stub_replaces_submit() -> None:
 def test_refusals_are_per_recipient_and_all_refused_is_an_error() -> None:
     mailer = StubMailer()
     mailer.refuse("b@example.net")
-    report = result(mailer.send(letter("b@example.net", "c@example.net")))
+    report = result(mailer.send(message("b@example.net", "c@example.net")))
     assert [str(o.recipient) for o in report.refused] == ["b@example.net"]
     mailer.refuse("x@example.net", 452, "4.2.2 full")
     with pytest.raises(AllRecipientsRefused):
-        result(mailer.send(letter("b@example.net")))
+        result(mailer.send(message("b@example.net")))
     assert len(mailer.sent) == 1
 
 
@@ -80,7 +80,7 @@ def test_all_or_nothing_records_nothing_when_one_recipient_is_refused() -> None:
     mailer = StubMailer()
     mailer.refuse("b@example.net")
     with pytest.raises(AllRecipientsRefused):
-        result(mailer.send(letter("b@example.net", "c@example.net"), all_or_nothing=True))
+        result(mailer.send(message("b@example.net", "c@example.net"), all_or_nothing=True))
     assert mailer.sent == []
 
 
@@ -88,8 +88,8 @@ def test_a_failure_is_raised_once() -> None:
     mailer = StubMailer()
     mailer.fail(ConnectFailed("no server"))
     with pytest.raises(ConnectFailed):
-        result(mailer.send(letter("b@example.net")))
-    result(mailer.send(letter("b@example.net")))
+        result(mailer.send(message("b@example.net")))
+    result(mailer.send(message("b@example.net")))
     assert len(mailer.sent) == 1
 
 
@@ -102,7 +102,7 @@ def test_invalid_messages_raise_the_errors_of_submit() -> None:
 
 
 async def some() -> AsyncIterator[Any]:
-    yield letter("b@example.net")
+    yield message("b@example.net")
     yield Envelope("a@example.org", "c@example.net"), b"hello"
 
 
@@ -111,7 +111,7 @@ def test_many_messages_are_recorded_in_order() -> None:
     mailer.refuse("c@example.net")
     first, second = result(mailer.send_many(some()))
     assert (len(first.accepted), len(second.refused), len(mailer.sent)) == (2, 1, 1)
-    result(mailer.send_many([letter("b@example.net")]))
+    result(mailer.send_many([message("b@example.net")]))
     result(mailer.aclose())
     assert (len(mailer.sent), mailer.closed) == (2, True)
     mailer.clear()

@@ -15,7 +15,7 @@ from twisted_sendmail.client.tls import MAX_HANDSHAKES
 from twisted_sendmail.token_bucket import TokenBucket
 
 
-def told(post: Post) -> list[int]:
+def messages_each(post: Post) -> list[int]:
     """Messages on each connection, in the order of the connections."""
     return [server.verbs.count("MAIL") for server in post.world.servers]
 
@@ -59,7 +59,7 @@ def test_messages_per_connection_are_bounded(post: Post, offers: Any) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1, messages=10)
     results = post.send(mailer, *[a_message(n) for n in range(25)])
     assert [result.get().error for result in results] == [None] * 25
-    assert told(post) == [10, 10, 5]
+    assert messages_each(post) == [10, 10, 5]
     assert [server.verbs[-1] for server in post.world.servers[:2]] == ["QUIT", "QUIT"]
 
 
@@ -72,7 +72,7 @@ def test_a_connection_for_each_message_is_a_bound_too(
     mailer = post.mailer(post.world.server(offers=offers), connections=connections, messages=1)
     results = post.send(mailer, *[a_message(n) for n in range(5)])
     assert [result.get().error for result in results] == [None] * 5
-    assert told(post) == [1] * 5
+    assert messages_each(post) == [1] * 5
 
 
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])
@@ -82,14 +82,14 @@ def test_limits_are_respected_before_the_server_complains(post: Post, offers: An
     mailer = post.mailer(made, connections=1)
     reports = post.many(mailer, [a_message(n) for n in range(8)]).get()
     assert [report.error for report in reports] == [None] * 8
-    assert told(post) == [3, 3, 2]
+    assert messages_each(post) == [3, 3, 2]
 
 
 def test_own_bound_counts_if_it_is_less_than_the_servers(post: Post) -> None:
     made = post.world.server(offers=(*CHUNKING, "LIMITS MAILMAX=300"))
     mailer = post.mailer(made, connections=1, messages=2)
     _ = post.many(mailer, [a_message(n) for n in range(4)]).get()
-    assert told(post) == [2, 2]
+    assert messages_each(post) == [2, 2]
 
 
 def test_age_is_bounded(post: Post) -> None:
@@ -98,7 +98,7 @@ def test_age_is_bounded(post: Post) -> None:
         (result,) = post.send(mailer, a_message(n))
         assert result.get().accepted
         post.pump.advance(29)
-    assert told(post) == [3, 1]
+    assert messages_each(post) == [3, 1]
     assert post.world.servers[0].verbs[-1] == "QUIT"
 
 
@@ -118,7 +118,7 @@ def test_work_in_between_begins_the_idle_time_anew(post: Post) -> None:
     for n in range(5):
         _ = post.send(mailer, a_message(n))
         post.pump.advance(20)
-    assert told(post) == [5]
+    assert messages_each(post) == [5]
 
 
 def test_waiters_are_bounded(post: Post) -> None:

@@ -30,7 +30,7 @@ def end_of(offers: tuple[str, ...]) -> str:
 @EVERY
 @pytest.mark.parametrize("fault", [CLOSE, RESET, "421 4.3.2 bye", "garbage", SILENT])
 def test_accepted_stays_accepted(post: Post, offers: Any, fault: Any) -> None:
-    """Whatever happens behind the verdict, to the connection, to QUIT or to RSET."""
+    """Whatever happens after the verdict, to the connection, to QUIT or to RSET."""
     verdict = ("250 2.0.0 Ok: queued as 77", fault)
     for answers in ({end_of(offers): verdict}, {"QUIT": fault}, {"RSET": fault}):
         mailer = post.mailer(post.world.server(answers, offers=offers), messages=1)

@@ -1,4 +1,4 @@
-"""Cancelling, timeouts and closing at every moment leave nothing behind."""
+"""Cancelling, timeouts and closing at every moment leave no timer, task or connection."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_a_refusal_at_the_end_costs_a_rset_at_most(post: Post, refused: Any) -> 
 @pytest.mark.parametrize("refused", REFUSALS)
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_with_data_a_refusal_costs_one_flight_at_most(post: Post, refused: Any, place: int) -> None:
-    """RSET, or the lone dot; the next envelope cannot go out behind a content that never goes."""
+    """RSET, or the lone dot; the next envelope cannot go out after a content that never goes."""
     mailer = ready(post, PIPELINING, {"pipeline_after_data": True})
     messages = [a_message(n, **(refused if n == place else {})) for n in range(5)]
     _ = post.many(mailer, messages).get()

@@ -153,7 +153,7 @@ def test_a_421_to_one_recipient_and_no_end_is_a_refusal(post: Post) -> None:
 
 @pytest.mark.parametrize("key", ["MAIL", "RCPT"])
 def test_it_is_not_replaced_twice(post: Post, key: str) -> None:
-    """The second one dies as well: whoever waits is told, and nobody tries for ever."""
+    """The second one dies as well: those who wait get the error, and nobody tries for ever."""
     dying = post.world.server({f"{key}#2": CLOSE}, offers=PIPELINING)
     mailer = post.mailer(dying, connections=2, window=1)
     assert [r.fired for r in post.send(mailer, a_message(1))] * 2 == [1, 1]

@@ -171,13 +171,13 @@ def test_a_connection_that_dies_before_the_content_is_replaced(
         )
     reports = net.many([message(n) for n in range(3)], first, second).get()
     if not way or "421" in str(death):
-        # A 421 instead of the reply to MAIL says of the content behind it: not taken.
+        # A 421 instead of the reply to MAIL means that the content after it was not taken.
         assert statuses(reports) == ["accepted"] * 3
     else:
         # The content was on its way already: in doubt, and not sent again.
         assert statuses(reports) == ["accepted", "in doubt", "accepted"]
     assert len(reports) == 3
-    if not (way and "421" in str(death)):  # this server reads on behind its 421
+    if not (way and "421" in str(death)):  # this server reads on after its 421
         arrived(first, second)
 
 

@@ -174,7 +174,7 @@ def test_connections_that_are_open_go_on_when_no_more_can_be_opened(post: Post) 
 
 
 def test_one_gets_through_before_more_knock(post: Post) -> None:
-    """A server that is slow to greet hears of one connection, not of all that are allowed."""
+    """A server that is slow to greet gets one connection, not all that are allowed."""
     greeting: Deferred[Any] = Deferred()
     mailer = post.mailer(greeting, post.world.server(), connections=4)
     results = post.send(mailer, *[a_message(n) for n in range(50)])

@@ -36,7 +36,7 @@ PATIENCE = Timeouts(**{field.name: 5.0 for field in fields(Timeouts)})
 KEYS = ["GREETING", "EHLO", "MAIL", "RCPT", "DATA", ".", "BDAT", "BDAT_LAST", "RSET", "QUIT"]
 FAULTS = [CLOSE, RESET, SILENT, "421 4.3.2 bye", ("421 4.3.2 bye", CLOSE), "451 4.3.0 later",
           "550 5.7.1 no", "garbage", b"25", "354 what"]  # fmt: skip
-LETTERS: list[dict[str, Any]] = [
+MESSAGES: list[dict[str, Any]] = [
     {},
     {"to": ["gone@example.net", "bob@example.net"]},
     {"to": "gone@example.net"},
@@ -48,8 +48,8 @@ LETTERS: list[dict[str, Any]] = [
 
 faults = st.tuples(st.sampled_from(KEYS), st.integers(1, 4), st.sampled_from(FAULTS), st.booleans())
 steps = st.one_of(
-    st.tuples(st.just("send"), st.sampled_from(LETTERS), st.integers(1, 10)),
-    st.tuples(st.just("many"), st.sampled_from(LETTERS), st.integers(1, 30)),
+    st.tuples(st.just("send"), st.sampled_from(MESSAGES), st.integers(1, 10)),
+    st.tuples(st.just("many"), st.sampled_from(MESSAGES), st.integers(1, 30)),
     st.tuples(st.just("connect"), st.integers(1, 5), st.none()),
     st.tuples(st.just("cancel"), st.integers(0, 100), st.none()),
     st.tuples(st.just("turns"), st.integers(1, 12), st.none()),

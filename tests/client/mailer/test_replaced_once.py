@@ -28,7 +28,7 @@ def warm(post: Post, count: int, **limits: Any) -> Mailer:
 
 
 def sendings(post: Post) -> int:
-    """How often a server was told of the message."""
+    """The number of times that a server got the message."""
     return sum(f"<{AGAIN}>" in line for server in post.world.servers for line in server.lines)
 
 

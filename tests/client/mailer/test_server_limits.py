@@ -147,7 +147,7 @@ def test_recipients_left_by_a_connection_that_dies_get_the_message(
 
 
 def test_a_cancelled_message_is_not_sent_to_more_recipients(post: Post) -> None:
-    """It is in flight behind another message: its transaction goes on, and no further one begins."""
+    """It is in flight after another message: its transaction goes on, and no further one begins."""
 
     def late(server: Any, line: str) -> None:
         post.clock.callLater(60, server.act, "250 2.0.0 ok")
@@ -158,7 +158,7 @@ def test_a_cancelled_message_is_not_sent_to_more_recipients(post: Post) -> None:
     assert [2] == transactions(post)
     result.deferred.cancel()
     assert isinstance(result.error, Cancelled)
-    assert [IN_DOUBT, IN_DOUBT, UNTOUCHED, UNTOUCHED, UNTOUCHED] == told(result)
+    assert [IN_DOUBT, IN_DOUBT, UNTOUCHED, UNTOUCHED, UNTOUCHED] == error_statuses(result)
     post.pump.advance(61)
     assert [ACCEPTED] == statuses(other.get())
     assert [2] == transactions(post)
@@ -179,7 +179,7 @@ def half_sent(post: Post, **limits: Any) -> tuple[Any, Result]:
     return mailer, result
 
 
-def told(result: Result) -> list[RecipientStatus]:
+def error_statuses(result: Result) -> list[RecipientStatus]:
     assert result.error is not None
     return statuses(result.error.report)
 
@@ -188,28 +188,28 @@ def test_cancelling_tells_which_recipients_were_accepted(post: Post) -> None:
     _, result = half_sent(post)
     result.deferred.cancel()
     assert isinstance(result.error, Cancelled)
-    assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == told(result)
+    assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == error_statuses(result)
 
 
 def test_a_deadline_tells_which_recipients_were_accepted(post: Post) -> None:
     _, result = half_sent(post, wait=None)
     post.pump.advance(901)
     assert isinstance(result.error, SendTimeout)
-    assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == told(result)
+    assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == error_statuses(result)
 
 
 def test_waiting_too_long_tells_which_recipients_were_accepted(post: Post) -> None:
     _, result = half_sent(post, wait=50)
     post.pump.advance(51)
     assert isinstance(result.error, SendTimeout)
-    assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == told(result)
+    assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == error_statuses(result)
 
 
 def test_closing_tells_which_recipients_were_accepted(post: Post) -> None:
     mailer, result = half_sent(post)
     _ = post.close(mailer, send_waiting=False)
     assert isinstance(result.error, MailerClosed)
-    assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == told(result)
+    assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == error_statuses(result)
 
 
 def test_a_failed_connection_tells_which_recipients_were_accepted(post: Post) -> None:

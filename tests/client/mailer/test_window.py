@@ -73,26 +73,26 @@ def test_replies_go_to_the_messages_they_answer(post: Post, offers: tuple[str, .
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])
-@pytest.mark.parametrize("heard", range(9))
+@pytest.mark.parametrize("answered", range(9))
 def test_a_connection_lost_inside_the_window_leaves_each_accepted_in_doubt_or_untouched(
-    post: Post, end: Any, heard: int
+    post: Post, end: Any, answered: int
 ) -> None:
-    """The second message is refused; the reply to message number *heard* never comes."""
-    first = {f"BDAT_LAST#{heard + 1}": end, f"BDAT_LAST#{heard + 2}": end}
-    if heard > 0:
+    """The second message is refused; the reply to message number *answered* never comes."""
+    first = {f"BDAT_LAST#{answered + 1}": end, f"BDAT_LAST#{answered + 2}": end}
+    if answered > 0:
         first["MAIL#1"] = "550 5.7.1 not from you"
     mailer = post.mailer(post.world.server(first), post.world.server(), connections=1)
     reports = post.many(mailer, [a_message(n) for n in range(12)]).get()
     verdicts = [ACCEPTED] * 12
     verdicts[0] = REFUSED
-    # Eight were on their way, and as many behind them as verdicts were heard in time.
+    # Eight were on their way, and as many after them as verdicts came in time.
     under_way = [n for n, r in enumerate(reports) if statuses(r) == [IN_DOUBT]]
-    assert under_way == list(range(heard, heard + len(under_way)))
+    assert under_way == list(range(answered, answered + len(under_way)))
     assert 1 <= len(under_way) <= 8
     for n in under_way:
         verdicts[n] = IN_DOUBT
         assert isinstance(reports[n].error, DeliveryInDoubt)
-    if heard == 0:
+    if answered == 0:
         assert verdicts[0] is IN_DOUBT
     assert [[status] for status in verdicts] == [statuses(report) for report in reports]
     # What was in doubt went nowhere else.
@@ -156,7 +156,7 @@ def test_windows_are_bounded_in_octets_over_all_connections(post: Post) -> None:
 
 
 def test_a_large_message_goes_alone(post: Post) -> None:
-    """It is not sent before its recipients are known, and nothing goes out behind it."""
+    """It is not sent before its recipients are known, and nothing goes out after it."""
     messages = [
         a_message("a"),
         a_message("b"),
@@ -181,7 +181,7 @@ def test_a_large_message_goes_alone(post: Post) -> None:
 def test_a_window_behind_a_refusal_goes_elsewhere_where_rset_is_refused(
     post: Post, after: AfterRefusal
 ) -> None:
-    """Such a server hears of no message behind another: each of its refusals costs a connection."""
+    """No message is sent after another to such a server: each of its refusals costs a connection."""
     made = post.world.server({"RSET": "502 5.5.1 no"}, after_refusal=after)
     mailer = post.mailer(made, connections=1)
     messages = [a_message(n, "gone@example.net" if n == 1 else "bob@example.net") for n in range(8)]
