@@ -178,6 +178,29 @@ def test_a_message_of_any_size_takes_little_memory() -> None:
     assert peak < 6 * 1024 * 1024
 
 
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ('Content-Disposition: attachment; filename="Über.pdf"', "Über.pdf"),
+        ('Content-Type: application/pdf; name="Über.pdf"', "Über.pdf"),
+        (
+            "Content-Disposition: attachment; filename=\"Ueber.pdf\"; filename*=utf-8''%C3%9Cber.pdf",
+            "Über.pdf",
+        ),
+        (
+            "Content-Disposition: attachment; FILENAME*=utf-8''%C3%9Cber.pdf; FILENAME=Ueber.pdf",
+            "Über.pdf",
+        ),
+        (
+            "Content-Type: text/csv; name=a.csv\nContent-Disposition: inline; filename=b.csv",
+            "b.csv",
+        ),
+    ],
+)
+def test_the_name_of_a_file_is_the_one_with_all_letters(field: str, name: str) -> None:
+    assert inspect_message(f"{field}\n\n%PDF".encode()).name == name
+
+
 def test_what_is_no_message_is_refused() -> None:
     with pytest.raises(InvalidMessage, match="message cannot be int"):
         _ = inspect_message(3)  # type: ignore[arg-type]  # that is it

@@ -19,6 +19,7 @@ from email.header import decode_header
 from email.message import Message as MIMEMessage
 from email.parser import BytesFeedParser, BytesHeaderParser
 from email.policy import Compat32
+from email.utils import collapse_rfc2231_value
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,9 +53,9 @@ class _Reading(Compat32):
     """Limits what the library reads of a field to find type, name and boundary; the field stays whole."""
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
-        """Return the value for the methods of a message."""
+        """Return the value for the methods of a message, with UTF-8 (RFC 6532) as characters."""
         beginning = value[:_READ_PARAMETERS].split(";", _MAX_PARAMETERS)[:_MAX_PARAMETERS]
-        return super().header_fetch_parse(name, ";".join(beginning))
+        return super().header_fetch_parse(name, _characters(";".join(beginning)))
 
 
 _READING = _Reading()
@@ -284,19 +285,29 @@ def _part(parsed: Any, shortened: _Shortened) -> MessagePart:
         size = shortened.count(body or b"").decoded(encoding)
     charset = _quietly(parsed.get_content_charset, None)
     disposition = _quietly(parsed.get_content_disposition, None)
-    name = _quietly(parsed.get_filename, None)
+    name = _quietly(lambda: _file_name(parsed), None)
     content_id = str(parsed.get("Content-ID", "")).strip().removeprefix("<").removesuffix(">")
     return MessagePart(
         header=header,
         media_type=_quietly(parsed.get_content_type, "text/plain"),
         charset=None if charset is None else str(charset),
         disposition=None if disposition is None else str(disposition),
-        name=None if name is None else _decoded(str(name)),
+        name=None if name is None else _decoded(name),
         content_id=content_id or None,
         size=size,
         parts=parts,
         problems=tuple(map(_in_words, parsed.defects)),
     )
+
+
+def _file_name(parsed: Any) -> str | None:
+    """Return the name of the file; the extended form (RFC 2231) counts more than the plain one."""
+    for field, parameter in ("content-disposition", "filename"), ("content-type", "name"):
+        found = [value for key, value in parsed.get_params([], field) if key.lower() == parameter]
+        extended = [value for value in found if isinstance(value, tuple)]
+        for value in extended or found:
+            return collapse_rfc2231_value(value).strip()
+    return None
 
 
 def _quietly(get: Callable[[], _T], default: _T) -> _T:
@@ -319,6 +330,11 @@ def _decoded(value: str) -> str:
         text = _decoded_piece(value)
     else:
         text = "".join(_decoded_piece(each[1] or each[0]) for each in _PIECE.finditer(value))
+    return _characters(text)
+
+
+def _characters(text: str) -> str:
+    """Return *text* with its octets, which are surrogates (PEP 383), read as UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
