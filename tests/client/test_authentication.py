@@ -115,12 +115,20 @@ def test_when_every_mechanism_is_refused_the_last_refusal_is_raised(net: Net) ->
     assert sum(line.startswith("AUTH") for line in server.lines) == 2
 
 
+def test_a_password_that_another_one_has_to_replace_is_sent_once(net: Net) -> None:
+    """It would count as two failed logins."""
+    reply = "534 5.7.9 Application-specific password required"
+    server = net.server({"AUTH": reply}, secure=("AUTH LOGIN PLAIN",))
+    assert "Application-specific password required" in str(refused(net, server))
+    assert sum(line.startswith("AUTH") for line in server.lines) == 1
+
+
 def test_the_end_of_the_session_after_a_refusal_does_not_hide_it(net: Net) -> None:
     server = net.server(
-        {"AUTH#1": "534 5.7.9 no", "AUTH#2": ("421 4.7.0 too many errors", CLOSE)},
+        {"AUTH#1": "504 5.5.4 no", "AUTH#2": ("421 4.7.0 too many errors", CLOSE)},
         secure=("AUTH PLAIN LOGIN",),
     )
-    assert isinstance(refused(net, server), WeakMechanism)
+    assert isinstance(refused(net, server), UnsupportedMechanism)
 
 
 @pytest.mark.parametrize(

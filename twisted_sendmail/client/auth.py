@@ -2,7 +2,9 @@
 
 A refused password is not tried again, nor with another mechanism.  After a refused token there is
 one more exchange, if a ``TokenSource`` has another token.  If the server refuses the mechanism itself
-(504, 534), the next one is tried, each once.  The number of challenges and their octets are limited.
+(504, 534), the next one is tried, each once, unless it is as weak: servers that want another password
+(an "app password") reply 534 too, and count each attempt as a failed login.  The number of challenges
+and their octets are limited.
 
 RFC 4954.
 """
@@ -30,15 +32,18 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.sasl import Credentials, Mechanism, MechanismFactory, ResolvedCredentials
     from twisted_sendmail.smtp import Reply
 
 
+_TOO_WEAK = 534
 # The mechanism is not offered after all, or too weak for this user (RFC 4954 section 6).
-_ABOUT_THE_MECHANISM = frozenset({504, 534})
+_ABOUT_THE_MECHANISM = frozenset({504, _TOO_WEAK})
+# They send the password as it is: a server to which one is too weak does not accept the other.
+_EQUALLY_WEAK = frozenset({"PLAIN", "LOGIN"})
 
 
 async def authenticate(
@@ -55,7 +60,7 @@ async def authenticate(
     resolved = await credentials.resolve(
         protocol.channel_binding, certificate=protocol.has_certificate
     )
-    offered = list(protocol.session.capabilities.auth)
+    offered: Collection[str] = protocol.session.capabilities.auth
     may_renew = resolved.token is not None
     refused: SendmailError | None = None
     while True:
@@ -80,7 +85,9 @@ async def authenticate(
             # Raised here, where no local variable holds a part of the exchange.
             raise error
         refused = error
-        offered.remove(mechanism.name)
+        as_weak = error.reply.code == _TOO_WEAK and mechanism.name in _EQUALLY_WEAK
+        left_out = _EQUALLY_WEAK if as_weak else {mechanism.name}
+        offered = [name for name in offered if name not in left_out]
 
 
 async def _exchange(
