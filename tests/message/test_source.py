@@ -157,7 +157,7 @@ def test_a_path_closed_under_a_read_is_closed_behind_it(tmp_path: Path) -> None:
             assert not self.closed
             return b"late"
 
-    slow = source._file = Slow()
+    slow = source._file = source._shared._file = Slow()
     opened.close()
     assert source.read() == b"late"
     assert slow.closed

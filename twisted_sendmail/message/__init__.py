@@ -25,6 +25,7 @@ __all__ = [
     "Rewriting",
     "SigningUnavailable",
     "UnsignableMessage",
+    "comment_end",
     "compose",
     "dkim_selector",
     "from_domain",
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from twisted_sendmail.message.addresses import header_recipients, mailboxes
+    from twisted_sendmail.message.addresses import comment_end, header_recipients, mailboxes
     from twisted_sendmail.message.composition import AnyAddress, AnyAddresses, Attachment, compose
     from twisted_sendmail.message.dkim import (
         DKIMKey,
@@ -65,7 +66,7 @@ else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "addresses": "header_recipients mailboxes",
+            "addresses": "comment_end header_recipients mailboxes",
             "composition": "AnyAddress AnyAddresses Attachment compose",
             "dkim": """
                 DKIMKey DKIMSigner KeyProvider SigningUnavailable UnsignableMessage

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from contextlib import contextmanager
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.dkim import SigningInput, SigningUnavailable
 from twisted_sendmail.message.prepared import Content, content_changed
-from twisted_sendmail.message.source import READ_SIZE, RunBlocking, run_inline
+from twisted_sendmail.message.source import READ_SIZE, RunBlocking, SharedFile, run_inline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from twisted_sendmail.message.dkim import DKIMSigner
     from twisted_sendmail.message.prepared import PreparedMessage
 
@@ -83,21 +80,18 @@ class _KeptContent(Content):
 
     def __init__(self, run_blocking: RunBlocking[Any]) -> None:
         self._run_blocking = run_blocking
-        self._file: IO[bytes] | None = None
+        self._shared = SharedFile(lambda: tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - close() does
         self._written = 0
         self._long_line: int | None = None
         self._at = 0
-        self._in_use = self._closed = False
         self.eight_bit = False
 
     @property
     def rewindable(self) -> bool:
-        """See :class:`Content`."""
         return True
 
     @property
     def long_line(self) -> int | None:
-        """See :class:`Content`."""
         return self._long_line
 
     def write(self, octets: bytes) -> None:
@@ -106,7 +100,7 @@ class _KeptContent(Content):
         :raises SigningUnavailable: they cannot be written.
         """
         try:
-            with self._opened() as file:
+            with self._shared.used() as file:
                 file.write(octets)
         except OSError as e:
             raise SigningUnavailable(
@@ -123,46 +117,21 @@ class _KeptContent(Content):
         self._long_line = long_line
 
     async def read(self) -> bytes:
-        """See :class:`Content`."""
         octets: bytes = await self._run_blocking(self._read)
         return octets
 
     def _read(self) -> bytes:
-        with self._opened() as file:
+        with self._shared.used() as file:
             _ = file.seek(self._at)
             octets = file.read(READ_SIZE)
             self._at += len(octets)
             return octets
 
-    @contextmanager
-    def _opened(self) -> Iterator[IO[bytes]]:
-        # close() may be called while another thread uses the file: the later of the two closes it.
-        self._in_use = True
-        try:
-            if self._closed:
-                raise ValueError("use of a closed content")
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - close() does
-            yield self._file
-        finally:
-            self._in_use = False
-            if self._closed:
-                self._shut()
-
     def rewind(self) -> None:
-        """See :class:`Content`."""
         self._at = 0
 
     async def close(self) -> None:
-        """See :class:`Content`."""
-        self._closed = True
-        if not self._in_use:
-            self._shut()
-
-    def _shut(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        self._shared.close()
 
 
 class _SignedContent(Content):
@@ -182,19 +151,13 @@ class _SignedContent(Content):
 
     @property
     def rewindable(self) -> bool:
-        """See :class:`Content`."""
         return True
 
     @property
     def long_line(self) -> int | None:
-        """See :class:`Content`."""
         return self._message.long_line
 
     async def read(self) -> bytes:
-        """See :class:`Content`.
-
-        :raises InvalidMessage: the content is not what it was.
-        """
         if self._ahead:
             octets, self._ahead = self._ahead, b""
             return octets
@@ -206,10 +169,8 @@ class _SignedContent(Content):
         return octets
 
     def rewind(self) -> None:
-        """See :class:`Content`."""
         self._message.rewind()
         self._begin()
 
     async def close(self) -> None:
-        """See :class:`Content`."""
         await self._message.close()

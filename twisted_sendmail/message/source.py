@@ -17,8 +17,10 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
+    Iterator,
     Sequence,
 )
+from contextlib import contextmanager
 from email.message import Message as MIMEMessage
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, Union
@@ -75,7 +77,7 @@ def source_of(message: Any) -> ContentSource:
     if hasattr(message, "read"):
         return FileSource(message)
     if hasattr(message, "__aiter__"):
-        return AsyncIterableSource(message)
+        return AsynchronousSource(message)
     if hasattr(message, "__iter__") and not isinstance(message, dict):
         return IterableSource(message)
     raise InvalidMessage(
@@ -108,14 +110,6 @@ class ContentSource:
 
     async def close(self) -> None:
         """Close the file that was opened, and end a generator; may be called twice."""
-
-
-class AsynchronousSource(ContentSource):
-    """Octets that have to be awaited: read them by :meth:`arrive`."""
-
-    async def arrive(self) -> bytes:
-        """Return the next octets, as :meth:`ContentSource.read` does."""
-        raise NotImplementedError
 
 
 class OctetsSource(ContentSource):
@@ -212,6 +206,44 @@ class FileSource(ContentSource):
             self._file.seek(self._start)
 
 
+class SharedFile:
+    """A file that may be closed while another thread uses it: the later of the two closes it.
+
+    No descriptor is closed during a read then, and none stays open.
+
+    :param open_file: opens the file when it is first used.
+    """
+
+    def __init__(self, open_file: Callable[[], IO[bytes]]) -> None:
+        self._open = open_file
+        self._file: IO[bytes] | None = None
+        self._in_use = self._closed = False
+
+    @contextmanager
+    def used(self) -> Iterator[IO[bytes]]:
+        """Give the file, which stays open meanwhile.
+
+        :raises ValueError: it was closed.
+        """
+        self._in_use = True
+        try:
+            if self._closed:
+                raise ValueError("use of a closed file")
+            if self._file is None:
+                self._file = self._open()
+            yield self._file
+        finally:
+            self._in_use = False
+            if self._closed:
+                self.close()
+
+    def close(self) -> None:
+        """Close the file, at once if it is not in use; may be called twice."""
+        self._closed = True
+        if self._file is not None and not self._in_use:
+            self._file.close()
+
+
 class PathSource(FileSource):
     """A file given by its path: opened by the first ``read``, closed by :meth:`close`."""
 
@@ -220,26 +252,17 @@ class PathSource(FileSource):
     def __init__(self, path: os.PathLike[str]) -> None:
         self._path = path
         self._file = None
-        self._reading = self._closing = False
+        self._shared = SharedFile(self._open)
 
     def read(self) -> bytes:
         """See :class:`ContentSource`.
 
         :raises InvalidMessage: the file cannot be opened.
         """
-        # close() may be called while another thread reads: the later of the two closes the file, so
-        # that no descriptor is closed during a read and none stays open.
-        self._reading = True
-        try:
-            if self._closing:
-                raise ValueError("read of a closed source")
+        with self._shared.used() as file:
             if self._file is None:
-                FileSource.__init__(self, self._open())
+                super().__init__(file)
             return super().read()
-        finally:
-            self._reading = False
-            if self._closing:
-                self._shut()
 
     def _open(self) -> IO[bytes]:
         try:
@@ -251,16 +274,9 @@ class PathSource(FileSource):
                 detail=getattr(e, "strerror", None) or str(e),
             ) from e
 
-    def _shut(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
-
     async def close(self) -> None:
         """See :class:`ContentSource`."""
-        self._closing = True
-        if not self._reading:
-            self._shut()
+        self._shared.close()
 
 
 class _PieceBuffer:
@@ -329,15 +345,15 @@ class IterableSource(ContentSource):
             self._left.close()
 
 
-class AsyncIterableSource(AsynchronousSource):
-    """An asynchronous iterable of bytes, read once."""
+class AsynchronousSource(ContentSource):
+    """An asynchronous iterable of bytes, read once, by :meth:`arrive`."""
 
     def __init__(self, given: AsyncIterable[bytes]) -> None:
         self._left = given.__aiter__()
         self._pieces = _PieceBuffer()
 
     async def arrive(self) -> bytes:
-        """See :class:`AsynchronousSource`."""
+        """Return the next octets, as :meth:`ContentSource.read` does."""
         pieces = self._pieces
         octets = pieces.cut()
         if octets:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import Factory, field, frozen
 
+from twisted_sendmail.message import comment_end
 from twisted_sendmail.received.writer import clause, received_field
 from twisted_sendmail.smtp import InvalidInput
 
@@ -198,7 +199,6 @@ _BLANKS = re.compile(r"[ \t\r\n\f\v\0]+")
 _ORDINARY = re.compile(r'(?:[^ \t\r\n\f\v\0();"\[\\]|\\.)+', re.DOTALL)
 _LITERAL = re.compile(r"\[[^\[\]();\r\n]*\]")
 _QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_PARENTHESES = re.compile(r"\\.|[()]", re.DOTALL)
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -223,9 +223,14 @@ def _tokens(text: str) -> Iterator[_Token]:
         if begin < at:
             yield _Token("w", text[begin:at])
         if char == "(":
-            end = _comment_end(text, at)
-            closed = text[end - 1] == ")"
-            yield _Token("(", _BLANKS.sub(" ", text[at + 1 : end - closed]).strip())
+            end = comment_end(text, at)
+            inner = text[at + 1 : end - 1]
+            if end < 0:
+                # A comment without its end ends at the last semicolon.
+                semicolon = text.rfind(";", at)
+                end = len(text) if semicolon < 0 else semicolon
+                inner = text[at + 1 : end]
+            yield _Token("(", _BLANKS.sub(" ", inner).strip())
             at = end
         elif char == ";":
             yield _Token(";", char)
@@ -236,20 +241,6 @@ def _tokens(text: str) -> Iterator[_Token]:
         begin = at
     if begin < at:
         yield _Token("w", text[begin:at])
-
-
-def _comment_end(text: str, begin: int) -> int:
-    """Return the end of the comment at *begin*; without its end, that is the last semicolon."""
-    depth = 0
-    for match in _PARENTHESES.finditer(text, begin):
-        if match[0] == "(":
-            depth += 1
-        elif match[0] == ")":
-            depth -= 1
-            if not depth:
-                return match.end()
-    end = text.rfind(";", begin)
-    return len(text) if end < 0 else end
 
 
 # -- clauses ----------------------------------------------------------------------
