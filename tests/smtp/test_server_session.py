@@ -595,6 +595,46 @@ def test_refused_addresses_are_counted() -> None:
     assert said[-1] == "421 4.7.0 Too many refused addresses"
 
 
+ENVELOPE = "MAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\n"
+
+
+@pytest.mark.parametrize(
+    ("commands", "method", "what"),
+    [
+        ("MAIL FROM:<> SIZE=1001\r\n", "", "addresses"),
+        ("MAIL FROM:<>\r\n", "mail", "addresses"),
+        (ENVELOPE + "DATA\r\n", "data", "messages"),
+        (ENVELOPE + "BDAT 1 LAST\r\nx", "data", "messages"),
+        (ENVELOPE + "DATA\r\nhello\r\n.\r\n", "chunk", "messages"),
+        (ENVELOPE + "DATA\r\nhello\r\n.\r\n", "commit", "messages"),
+        (ENVELOPE + "BDAT 1 LAST\r\nx", "commit", "messages"),
+        (ENVELOPE + "DATA\r\n" + "x" * 1001 + "\r\n.\r\n", "", "messages"),
+    ],
+)
+def test_a_session_in_which_everything_is_refused_ends(
+    commands: str, method: str, what: str
+) -> None:
+    talk = Talk(max_refusals=3, max_size=1000, decide=refuse(method, 550, "5.7.1 no"))
+    talk.send("EHLO x\r\n")
+    said = [line for _ in range(10) for line in talk.send(commands)]
+    refusals = [line for line in said if line[:3] in {"550", "552"}]
+    assert (len(refusals), said[-1]) == (4, f"421 4.7.0 Too many refused {what}")
+
+
+def test_recipients_above_the_limit_are_counted_until_a_message_is_accepted() -> None:
+    talk = Talk(max_recipients=2)
+    talk.send("EHLO x\r\n")
+    for _ in range(3):
+        talk.send("MAIL FROM:<>\r\n" + "RCPT TO:<a@example.org>\r\n" * 22)
+        assert not talk.over
+        talk.send("DATA\r\n.\r\n")
+    said = talk.send("MAIL FROM:<>\r\n" + "RCPT TO:<a@example.org>\r\n" * 30)
+    assert (said[22], said[23:]) == (
+        "452 4.5.3 Too many recipients",
+        ["452 4.5.3 Too many recipients", "421 4.5.3 Too many recipients"],
+    )
+
+
 def test_the_101st_recipient_of_100_gets_452() -> None:
     talk = Talk(max_recipients=100)
     talk.send("EHLO x\r\nMAIL FROM:<>\r\n")

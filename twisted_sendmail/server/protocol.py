@@ -258,26 +258,26 @@ class SMTPServerProtocol(Protocol):
             return
         stalled = self._blocked or session.pending is not None
         reading = session.reading_content
-        if stalled or not (reading or state is _CHUNKS):
-            self._content_clock.stop()
-            if state in _IN_HANDSHAKE:
-                timer.set("handshake", deadlines.handshake)
-            elif self._blocked:
-                timer.set("reading", deadlines.reading)
-            elif stalled:
-                timer.clear()
-            else:
-                timer.set(session.lines, deadlines.command)
-        else:
+        seconds = deadlines.command
+        if reading or state is _CHUNKS:
             if session.contents != self._content:
                 self._content = session.contents
                 self._content_clock = ContentClock(self.factory.clock)
-            self._content_clock.run()
-            key: object = "content" if reading else session.lines
-            if timer.key != key:
+            if stalled:
+                self._content_clock.stop()
+            else:
+                self._content_clock.run()
                 left = max(self._content_clock.left(deadlines), 0.001)
                 # Between two chunks a command is awaited, in the time of the content.
-                timer.set(key, left if reading else min(left, deadlines.command))
+                seconds = left if reading else min(left, seconds)
+        if state in _IN_HANDSHAKE:
+            timer.set("handshake", deadlines.handshake)
+        elif self._blocked:
+            timer.set("reading", deadlines.reading)
+        elif stalled:
+            timer.clear()
+        else:
+            timer.set("content" if reading else session.lines, seconds)
         # A little may wait in the buffer; so the end of the connection is noticed meanwhile.
         hold = stalled and session.full
         if hold or self._paused:

@@ -89,6 +89,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.extensions import ExtensionCommand, MailParameters
     from twisted_sendmail.smtp.server_settings import ServerSettings
 
+#: Recipients that a client may give above the limit until a message is accepted, as a multiple of the
+#: limit: clients that do not divide their list send all of it.
+MAX_EXCESS = 10
 #: Octets that may wait in the buffer while an answer is pending; reading is to pause then.
 HIGH_WATER = 65536
 
@@ -255,7 +258,10 @@ class ServerSession:
         self._esmtp = False
         #: The EHLO keywords that were offered, for MAIL and RCPT to be checked against.
         self._offered: dict[str, str] = {}
-        self._messages = self._errors = self._refusals = self._idle = self._auth_failures = 0
+        self._messages = self._errors = self._refusals = self._auth_failures = 0
+        # Since the last message that was accepted: commands outside of a transaction, and recipients
+        # above the limit.
+        self._idle = self._excess = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -426,6 +432,7 @@ class ServerSession:
         if self.state is not ServerState.CLOSED:
             self._abort("refused")
             self.state = _READY
+            self._count_refusal("messages")
 
     def _synchronized(self, verb: Verb, *, refused: bool) -> bool:
         """No octets came before the reply to *verb*; else the session ends.
@@ -684,6 +691,7 @@ class ServerSession:
             self._error(parameters)
         elif parameters.size is not None and parameters.size > settings.max_size:
             self._send_reply(too_large(settings))
+            self._count_refusal("addresses")
         else:
             self._parameters = parameters
             self._ask(self._mail_answered, self.handler.mail, command.sender, parameters)
@@ -692,7 +700,7 @@ class ServerSession:
         if self._send_answer(answer):
             self.state = _MAIL
         else:
-            self._address_refused()
+            self._count_refusal("addresses")
 
     def _rcpt(self, command: Rcpt) -> None:
         recipient = read_recipient(
@@ -702,6 +710,9 @@ class ServerSession:
             self._error(recipient)
         elif self._recipients >= self.settings.max_recipients:
             self._send_reply(_reply(452, "4.5.3 Too many recipients"))
+            self._excess += 1
+            if self._excess > MAX_EXCESS * self.settings.max_recipients:
+                self._hang_up(_reply(421, "4.5.3 Too many recipients"))
         else:
             self._ask(self._rcpt_answered, self.handler.rcpt, recipient)
 
@@ -710,12 +721,12 @@ class ServerSession:
             self._recipients += 1
             self.state = _RCPT
         else:
-            self._address_refused()
+            self._count_refusal("addresses")
 
-    def _address_refused(self) -> None:
+    def _count_refusal(self, what: str) -> None:
         self._refusals += 1
         if self._refusals > self.settings.max_refusals:
-            self._hang_up(_reply(421, "4.7.0 Too many refused addresses"))
+            self._hang_up(_reply(421, f"4.7.0 Too many refused {what}"))
 
     def _idle_command(self, command: Command) -> None:
         if command.verb is Verb.RSET:
@@ -887,12 +898,14 @@ class ServerSession:
         for reply in replies:
             self._send_reply(reply)
             accepted = accepted or reply.code < 400
-        if accepted:
-            self._messages += 1
-            self._idle = 0
         if reply.code == 421:
             self.discarding = True
             self.end(reply.lines[0])
+        elif accepted:
+            self._messages += 1
+            self._idle = self._excess = 0
+        else:
+            self._count_refusal("messages")
 
     _DO: ClassVar[dict[Verb, Callable[[Any, Any], None]]] = {
         Verb.EHLO: _hello,

@@ -75,7 +75,7 @@ class ServerSettings:
     max_errors: int = 20
     #: Refused AUTH before the session ends (RFC 4954 section 6).
     max_auth_failures: int = 3
-    #: Refused MAIL and RCPT before the session ends.
+    #: Refused MAIL, RCPT and messages before the session ends.
     max_refusals: int = 1000
     #: Commands between two messages that are no part of a message: NOOP, RSET, VRFY, EHLO.
     max_idle_commands: int = 100
