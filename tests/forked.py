@@ -1,7 +1,7 @@
 """Run the installed commands quickly: each in a process forked from one that has imported their modules.
 
-The start of an interpreter and the imports cost more than most commands do.  Tests of the start itself,
-of terminals and of signals run the commands as they are.
+The start of an interpreter and the imports cost more than most commands do.  Tests of the start itself
+and of terminals run the commands as they are.
 """
 
 from __future__ import annotations
@@ -13,49 +13,89 @@ import multiprocessing
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from twisted_sendmail.cli.main import SUBCOMMANDS
-
 _BIN = Path(sys.executable).parent
 _CONTEXT = multiprocessing.get_context("forkserver")
-# None of them may choose a reactor, or start a thread.
-_CONTEXT.set_forkserver_preload(
-    [
-        "__main__",
-        "tests.forked",
-        "twisted.application.reactors",
-        "twisted.internet.endpoints",
-        "twisted.internet.epollreactor",
-        "twisted.internet.ssl",
-        "twisted.scripts.twistd",
-        "twisted_sendmail.daemon.service",
-        "twisted_sendmail.daemon.tap",
-        *[f"twisted_sendmail.cli.{name}" for name in SUBCOMMANDS],
-    ]
-)
+_CONTEXT.set_forkserver_preload(["__main__", "tests.preloaded"])
+
+
+class ForkedProcess:
+    """An installed command in a process of its own, with the methods of a `Popen`.
+
+    It is killed when the tests end.
+
+    :param program: its name, such as ``twistd``.
+    :param folder: its working directory.
+    :param env: its whole environment; of the interpreter's own variables, ``PYTHONWARNINGS`` and
+        ``PYTHONIOENCODING`` have an effect.
+    :param streams: the paths of stdin, stdout and stderr.
+    :param prepare: called in the process before the command; it must be a function of a module.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        *words: str,
+        folder: Path,
+        env: Mapping[str, str],
+        streams: Sequence[str],
+        prepare: Callable[[], object] | None = None,
+    ) -> None:
+        self.args = [str(_BIN / program), *words]
+        arguments = (self.args, str(folder), dict(env), streams, prepare)
+        self._process = _CONTEXT.Process(target=_run, args=arguments, daemon=True)
+        self._process.start()
+        # Before multiprocessing waits for the end of its processes.
+        atexit.register(self.kill)
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        """Return its exit status, or None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return its exit status.
+
+        :raises subprocess.TimeoutExpired: it still runs.
+        """
+        self._process.join(timeout)
+        if (status := self._process.exitcode) is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(signal.SIGKILL)
 
 
 def run_forked(
     program: str,
     *words: str,
     folder: Path,
-    env: dict[str, str],
+    env: Mapping[str, str],
     stdin: bytes = b"",
     seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
-    """Run an installed command to its end.
-
-    :param program: its name, such as ``twistd``.
-    :param folder: its working directory.
-    :param env: its whole environment; of the interpreter's own variables, ``PYTHONWARNINGS`` and
-        ``PYTHONIOENCODING`` have an effect.
-    """
+    """Run an installed command to its end, as `ForkedProcess` does."""
     with (
         tempfile.TemporaryFile() as given,
         tempfile.TemporaryFile() as out,
@@ -63,17 +103,13 @@ def run_forked(
     ):
         given.write(stdin)
         given.seek(0)
-        arguments = [str(_BIN / program), *words]
         streams = [_path(file) for file in (given, out, err)]
-        process = _CONTEXT.Process(target=_run, args=(arguments, str(folder), env, streams))
-        process.start()
-        process.join(seconds)
-        if process.exitcode is None:
+        process = ForkedProcess(program, *words, folder=folder, env=env, streams=streams)
+        try:
+            status = process.wait(seconds)
+        finally:
             process.kill()
-            raise subprocess.TimeoutExpired(arguments, seconds)
-        status, printed = process.exitcode, [_text(out), _text(err)]
-        process.close()
-    return subprocess.CompletedProcess(arguments, status, *printed)
+        return subprocess.CompletedProcess(process.args, status, _text(out), _text(err))
 
 
 def _path(file: IO[bytes]) -> str:
@@ -86,7 +122,13 @@ def _text(file: IO[bytes]) -> str:
     return file.read().decode()
 
 
-def _run(arguments: list[str], folder: str, env: dict[str, str], streams: list[str]) -> None:
+def _run(
+    arguments: list[str],
+    folder: str,
+    env: dict[str, str],
+    streams: Sequence[str],
+    prepare: Callable[[], object] | None,
+) -> None:
     assert "twisted.internet.reactor" not in sys.modules
     os.setsid()
     os.environ.clear()
@@ -114,6 +156,8 @@ def _run(arguments: list[str], folder: str, env: dict[str, str], streams: list[s
         action, text, category = [*option.split(":"), "", ""][:3]
         kind = getattr(builtins, category or "Warning")
         warnings.filterwarnings(action, re.escape(text), kind)  # type: ignore[arg-type]
+    if prepare is not None:
+        prepare()
     sys.argv = arguments
     atexit._clear()
     try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.durability.audit import Ledger
     from tests.durability.next_hop import NextHop
-    from tests.durability.zygote import Zygote
+    from tests.forked import ForkedProcess
     from twisted_sendmail import Mailer
 
 RELAYS = 3
@@ -39,9 +39,7 @@ _ID = re.compile(rb"\AReceived: (?:[^\r\n]|\r\n[ \t])*?\bid ([0-9A-Z]{12})\b")
 class Cluster:
     """Relays on the queue at *place*."""
 
-    def __init__(
-        self, reactor: Any, zygote: Zygote, folder: Path, hop: NextHop, place: str
-    ) -> None:
+    def __init__(self, reactor: Any, folder: Path, hop: NextHop, place: str) -> None:
         self._reactor = reactor
         self._hop = hop
         self._folder = folder
@@ -50,8 +48,7 @@ class Cluster:
         self._threads = ThreadPool(0, 2, "faults")
         self._threads.start()
         for _ in range(RELAYS):
-            relay = self._add(ForkedRelay)
-            relay.zygote = zygote
+            self._add(ForkedRelay)
 
     def _add(self, kind: type[_R]) -> _R:
         number = len(self.relays)
@@ -201,7 +198,7 @@ class WrongClock(RelayProcess):
 
     hours = 0
 
-    def launch(self, **environment: str) -> subprocess.Popen[bytes]:
+    def launch(self, **environment: str) -> subprocess.Popen[bytes] | ForkedProcess:
         faked = {
             "LD_PRELOAD": LIBRARY,
             "FAKETIME": f"{self.hours:+}h",

@@ -1,4 +1,4 @@
-"""A next hop, a relay that delivers to it, and a parent process for many relays."""
+"""A next hop, and a relay that delivers to it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 import pytest_twisted
 
 from tests.durability.audit import Ledger
+from tests.durability.forked_relay import ForkedRelay
 from tests.durability.next_hop import NextHop
-from tests.durability.relay_process import RelayProcess
-from tests.durability.zygote import Zygote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,15 +31,8 @@ async def hop(reactor: Any, ledger: Ledger) -> AsyncIterator[NextHop]:
 
 
 @pytest.fixture
-def relay(reactor: Any, tmp_path: Path, hop: NextHop) -> Iterator[RelayProcess]:
+def relay(reactor: Any, tmp_path: Path, hop: NextHop) -> Iterator[ForkedRelay]:
     """One that is not started yet."""
-    made = RelayProcess(reactor, tmp_path, hop)
+    made = ForkedRelay(reactor, tmp_path, hop)
     yield made
     made.kill()
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    made = Zygote()
-    yield made
-    made.close()

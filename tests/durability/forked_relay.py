@@ -1,20 +1,24 @@
-"""A forked relay, whose disk can be full."""
+"""A relay in a forked process, which can be told to end at a call of the storage, or that the disk is full."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+import sqlite3
+from functools import partial
+from pathlib import Path
 
 from tests.durability.relay_process import RelayProcess
-from tests.durability.zygote import Forked, Zygote
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.forked import ForkedProcess
+from tests.queue.failing_store import Choke, exiting
 
 
 class ForkedRelay(RelayProcess):
-    """One that is forked, not started anew."""
+    """One that is forked, which takes less time than a start.
 
-    zygote: Zygote
+    :ivar at: end the process at this call of the storage; 0: at none.
+    :ivar before: before the call, not after it.
+    """
+
     at = 0
     before = True
 
@@ -23,13 +27,34 @@ class ForkedRelay(RelayProcess):
         """While there is such a file, nothing can be written to the queue."""
         return self.folder / "full"
 
-    def launch(self, **environment: str) -> Any:
-        self.process = Forked(  # type: ignore[assignment]
-            self.zygote,
-            argv=self.command,
-            log=str(self.folder / "log"),
-            at=self.at,
-            before=self.before,
-            full=str(self.full),
+    def launch(self, **environment: str) -> ForkedProcess:
+        """Start the process; it is not ready yet."""
+        log = self.folder / "log"
+        log.touch()
+        program, *words = self.command
+        self.process = ForkedProcess(
+            Path(program).name,
+            *words,
+            folder=self.folder,
+            env={**os.environ, **environment},
+            streams=[os.devnull, str(log), str(log)],
+            prepare=partial(_prepare, self.at, before=self.before, full=self.full),
         )
         return self.process
+
+
+def _prepare(at: int, *, before: bool, full: Path) -> None:
+    if at:
+        exiting("exit-before" if before else "exit-after", at).install()
+    else:
+        _full_while(full)
+
+
+def _full_while(there: Path) -> None:
+    """Let the disk be full as long as there is a file of this name."""
+
+    def refuse(number: int, sql: str) -> None:
+        if sql.split(None, 1)[0] in {"INSERT", "UPDATE", "DELETE", "COMMIT"} and there.exists():
+            raise sqlite3.OperationalError("database or disk is full")
+
+    Choke(before=refuse).install()

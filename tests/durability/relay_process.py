@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tests.durability.audit import Ledger, Sent
     from tests.durability.next_hop import NextHop
+    from tests.forked import ForkedProcess
     from twisted_sendmail import DeliveryReport
 
 TWISTD = str(Path(sys.executable).parent / "twistd")
@@ -60,7 +61,7 @@ class RelayProcess:
         self.folder = folder
         self.place = place or f"{folder}/queue"
         self.port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
         (folder / "ca.pem").write_bytes(hop.server.authority.pem)
         password = folder / "password"
         password.touch(0o600)
@@ -87,7 +88,7 @@ class RelayProcess:
         """How it is started."""
         return [TWISTD, "-n", "--pidfile=", "sendmail", "--config", f"{self.folder}/relay.toml"]
 
-    def launch(self, **environment: str) -> subprocess.Popen[bytes]:
+    def launch(self, **environment: str) -> subprocess.Popen[bytes] | ForkedProcess:
         """Start the process; it is not ready yet."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -36,7 +36,6 @@ from twisted_sendmail import Reply
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from tests.durability.zygote import Zygote
     from tests.postgresql import Pair, PostgreSQL
 
 #: `make soak` asks for more.
@@ -44,10 +43,8 @@ ROUNDS = int(os.environ.get("TWISTED_SENDMAIL_CLUSTER_ROUNDS", "1"))
 
 
 @pytest.fixture
-def cluster(
-    reactor: Any, zygote: Zygote, tmp_path: Path, hop: NextHop, postgresql_pair: Pair
-) -> Iterator[Cluster]:
-    made = Cluster(reactor, zygote, tmp_path, hop, postgresql_pair.url("mail"))
+def cluster(reactor: Any, tmp_path: Path, hop: NextHop, postgresql_pair: Pair) -> Iterator[Cluster]:
+    made = Cluster(reactor, tmp_path, hop, postgresql_pair.url("mail"))
     yield made
     made.kill()
 
@@ -342,9 +339,9 @@ def small_disk(postgresql: PostgreSQL) -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def cluster_on_small_disk(
-    reactor: Any, zygote: Zygote, tmp_path: Path, hop: NextHop, small_disk: SmallDisk
+    reactor: Any, tmp_path: Path, hop: NextHop, small_disk: SmallDisk
 ) -> Iterator[Cluster]:
-    made = Cluster(reactor, zygote, tmp_path, hop, small_disk.url)
+    made = Cluster(reactor, tmp_path, hop, small_disk.url)
     yield made
     made.kill()
 

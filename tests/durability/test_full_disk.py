@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 import pytest_twisted
 
 from tests.durability.audit import Delivered, Ledger
@@ -12,19 +11,7 @@ from tests.durability.forked_relay import ForkedRelay
 from tests.durability.next_hop import NextHop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.durability.zygote import Zygote
     from twisted_sendmail import Reply
-
-
-@pytest.fixture
-def relay(reactor: Any, tmp_path: Path, hop: NextHop, zygote: Zygote) -> Iterator[ForkedRelay]:
-    made = ForkedRelay(reactor, tmp_path, hop)
-    made.zygote = zygote
-    yield made
-    made.kill()
 
 
 @pytest_twisted.ensureDeferred
