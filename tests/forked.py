@@ -19,6 +19,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -28,29 +29,24 @@ _CONTEXT.set_forkserver_preload(["__main__", "tests.preloaded"])
 
 
 class ForkedProcess:
-    """An installed command in a process of its own, with the methods of a `Popen`.
+    """A process with the methods of a `Popen`, which is killed when the tests end.
 
-    It is killed when the tests end.
-
-    :param program: its name, such as ``twistd``.
+    :param work: a function of a module, perhaps with arguments by `partial`: ``partial(run_command, "twistd")``.
     :param folder: its working directory.
     :param env: its whole environment; of the interpreter's own variables, ``PYTHONWARNINGS`` and
         ``PYTHONIOENCODING`` have an effect.
     :param streams: the paths of stdin, stdout and stderr.
-    :param prepare: called in the process before the command; it must be a function of a module.
     """
 
     def __init__(
         self,
-        program: str,
-        *words: str,
+        work: Callable[[], object],
+        *,
         folder: Path,
         env: Mapping[str, str],
         streams: Sequence[str],
-        prepare: Callable[[], object] | None = None,
     ) -> None:
-        self.args = [str(_BIN / program), *words]
-        arguments = (self.args, str(folder), dict(env), streams, prepare)
+        arguments = (work, str(folder), dict(env), streams)
         self._process = _CONTEXT.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         # Before multiprocessing waits for the end of its processes.
@@ -70,7 +66,7 @@ class ForkedProcess:
         self._process.join(timeout)
         if (status := self._process.exitcode) is None:
             assert timeout is not None
-            raise subprocess.TimeoutExpired(self.args, timeout)
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
         return status
 
     def send_signal(self, number: int) -> None:
@@ -95,7 +91,7 @@ def run_forked(
     stdin: bytes = b"",
     seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
-    """Run an installed command to its end, as `ForkedProcess` does."""
+    """Run an installed command to its end in a `ForkedProcess`."""
     with (
         tempfile.TemporaryFile() as given,
         tempfile.TemporaryFile() as out,
@@ -104,12 +100,22 @@ def run_forked(
         given.write(stdin)
         given.seek(0)
         streams = [_path(file) for file in (given, out, err)]
-        process = ForkedProcess(program, *words, folder=folder, env=env, streams=streams)
+        work = partial(run_command, program, *words)
+        process = ForkedProcess(work, folder=folder, env=env, streams=streams)
         try:
             status = process.wait(seconds)
         finally:
             process.kill()
-        return subprocess.CompletedProcess(process.args, status, _text(out), _text(err))
+        return subprocess.CompletedProcess([program, *words], status, _text(out), _text(err))
+
+
+def run_command(program: str, *words: str) -> None:
+    """Run an installed command in this process.
+
+    :param program: its name, such as ``twistd``.
+    """
+    sys.argv = [str(_BIN / program), *words]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def _path(file: IO[bytes]) -> str:
@@ -123,11 +129,7 @@ def _text(file: IO[bytes]) -> str:
 
 
 def _run(
-    arguments: list[str],
-    folder: str,
-    env: dict[str, str],
-    streams: Sequence[str],
-    prepare: Callable[[], object] | None,
+    work: Callable[[], object], folder: str, env: dict[str, str], streams: Sequence[str]
 ) -> None:
     assert "twisted.internet.reactor" not in sys.modules
     os.setsid()
@@ -156,12 +158,9 @@ def _run(
         action, text, category = [*option.split(":"), "", ""][:3]
         kind = getattr(builtins, category or "Warning")
         warnings.filterwarnings(action, re.escape(text), kind)  # type: ignore[arg-type]
-    if prepare is not None:
-        prepare()
-    sys.argv = arguments
     atexit._clear()
     try:
-        runpy.run_path(arguments[0], run_name="__main__")
+        work()
     finally:
         # The end of an interpreter, which a forked process does not have.
         atexit._run_exitfuncs()

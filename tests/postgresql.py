@@ -327,7 +327,8 @@ class PostgreSQL:
 
     def create_database(self, name: str) -> None:
         """An empty database of `USER`."""
-        self.sql(f"CREATE DATABASE {name} OWNER {USER}")
+        # By copies of files, which takes half the time of the default, by the write-ahead log.
+        self.sql(f"CREATE DATABASE {name} OWNER {USER} STRATEGY file_copy")
 
     def drop_database(self, name: str) -> None:
         """Remove a database, also while connections to it are open."""

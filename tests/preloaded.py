@@ -15,6 +15,7 @@ from twisted_sendmail.cli.main import SUBCOMMANDS
 
 for _name in (
     "tests.durability.forked_relay",
+    "tests.queue.writer",
     "twisted.application.reactors",
     "twisted.internet.endpoints",
     "twisted.internet.epollreactor",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from tests.durability.relay_process import RelayProcess
-from tests.forked import ForkedProcess
+from tests.forked import ForkedProcess, run_command
 from tests.queue.failing_store import Choke, exiting
 
 
@@ -31,23 +32,22 @@ class ForkedRelay(RelayProcess):
         """Start the process; it is not ready yet."""
         log = self.folder / "log"
         log.touch()
-        program, *words = self.command
+        command = partial(run_command, *self.command)
         self.process = ForkedProcess(
-            Path(program).name,
-            *words,
+            partial(_run, command, self.at, before=self.before, full=self.full),
             folder=self.folder,
             env={**os.environ, **environment},
             streams=[os.devnull, str(log), str(log)],
-            prepare=partial(_prepare, self.at, before=self.before, full=self.full),
         )
         return self.process
 
 
-def _prepare(at: int, *, before: bool, full: Path) -> None:
+def _run(command: Callable[[], None], at: int, *, before: bool, full: Path) -> None:
     if at:
-        exiting("exit-before" if before else "exit-after", at).install()
+        exiting(at, before=before).install()
     else:
         _full_while(full)
+    command()
 
 
 def _full_while(there: Path) -> None:

@@ -1,7 +1,6 @@
 """Count the calls of the store, and make the n-th one fail.
 
-Every call of the database goes through ``SQLiteConnection.execute``.  For another process it is
-set by the variable ``SPOOL_CHOKE``: ``exit-before:7``, ``exit-after:7``.
+Every call of the database goes through ``SQLiteConnection.execute``.
 """
 
 from __future__ import annotations
@@ -59,18 +58,11 @@ def choked(choke: Choke) -> Iterator[Choke]:
         SQLiteConnection.execute = _execute  # type: ignore[method-assign]
 
 
-def exiting(when: str, number: int) -> Choke:
-    """Ends the process at the *number*-th call; *when*: ``exit-before`` or ``exit-after``."""
+def exiting(number: int, *, before: bool) -> Choke:
+    """Ends the process before or after the *number*-th call."""
 
     def end(n: int, _sql: str) -> None:
         if n == number:
             os._exit(EXITED)
 
-    return Choke(before=end) if when == "exit-before" else Choke(after=end)
-
-
-def install_from_environment() -> None:
-    """What ``SPOOL_CHOKE`` says, if anything."""
-    when, _, number = os.environ.get("SPOOL_CHOKE", "").partition(":")
-    if number:
-        exiting(when, int(number)).install()
+    return Choke(before=end) if before else Choke(after=end)

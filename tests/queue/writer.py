@@ -1,17 +1,12 @@
-"""A process with a queue in a thread, and traffic through it until it is killed.
-
-``python -m tests.queue.writer DIRECTORY``: says ``open`` when it is, or why it is not.
-"""
+"""A process with a queue in a thread, and traffic through it until it is killed."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from tests.names import QueueUnusable, SQLiteQueue
-from tests.queue.failing_store import install_from_environment
 from tests.queue.traffic import Record, Traffic
 
 
@@ -35,19 +30,14 @@ async def _run(reactor: object, directory: Path) -> None:
         await traffic.settled()
 
 
-def main() -> None:
+def write(directory: Path) -> None:
+    """Print ``open``, or why the queue cannot be opened, and go on until the end of the process."""
     from twisted.internet import reactor
 
-    install_from_environment()
-
     def begin() -> None:
-        running = ensureDeferred(_run(reactor, Path(sys.argv[1])))
+        running = ensureDeferred(_run(reactor, directory))
         _ = running.addErrback(lambda failure: failure.printTraceback())
         _ = running.addBoth(lambda _: reactor.stop())
 
     reactor.callWhenRunning(begin)
     reactor.run()
-
-
-if __name__ == "__main__":
-    main()
