@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.task import deferLater
 
-from tests.ports import free_ports, listens
+from tests.ports import free_ports
 from tests.scenarios.postfix_configuration import (
     ACCESS,
     DOMAIN,
@@ -37,7 +37,7 @@ from twisted_sendmail.received import ReceivedField
 from twisted_sendmail.testing import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
 #: Seconds. Only a Postfix that is broken takes so long.
@@ -113,6 +113,10 @@ class Postfix:
         self.authority = Authority()
         self._directory: Path | None = None
         self._guard: subprocess.Popen[bytes] | None = None
+        # Lines and copies that were read: there are thousands, and many tests ask for them.
+        self._log: list[str] = []
+        self._log_size = 0
+        self._copies: dict[Path, Delivered] = {}
         #: The port of each service of `postfix_configuration.SERVICES`.
         self.ports: dict[str, int] = {}
 
@@ -152,7 +156,13 @@ class Postfix:
     @property
     def log(self) -> list[str]:
         """What it logged, line by line."""
-        return (self.directory / "maillog").read_text("utf-8", "replace").splitlines()
+        with (self.directory / "maillog").open("rb") as file:
+            file.seek(self._log_size)
+            whole = file.read().rpartition(b"\n")[0]
+        if whole:
+            self._log_size += len(whole) + 1
+            self._log += whole.decode("utf-8", "replace").split("\n")
+        return self._log
 
     def logged(self, *words: str, since: int = 0) -> list[str]:
         """The lines of the log that hold all of *words*, from line *since* on."""
@@ -186,15 +196,23 @@ class Postfix:
 
     async def delivered(self, reactor: Any, *queue_ids: str | None) -> list[Delivered]:
         """Every copy of these messages, once Postfix is done with them, by recipient."""
-        for queue_id in queue_ids:
-            assert queue_id
-            await self.line(reactor, f"{queue_id}: removed")
+        deadline = time.monotonic() + PATIENCE
+        while missing := set(queue_ids) - self._removed():
+            assert time.monotonic() < deadline, f"not delivered: {missing}"
+            await deferLater(reactor, 0.02)
         copies = [copy for copy in self.mailbox() if copy.queue_id in queue_ids]
         return sorted(copies, key=lambda copy: (copy.recipient, copy.queue_id))
 
-    def mailbox(self) -> Iterator[Delivered]:
+    def _removed(self) -> set[str]:
+        """The queue ids of the messages that Postfix is done with."""
+        return {line.split()[-2].rstrip(":") for line in self.logged(": removed")}
+
+    def mailbox(self) -> list[Delivered]:
         """Every copy that was ever delivered."""
-        return map(_read, sorted((self.directory / "mail/all/new").glob("*")))
+        for path in sorted((self.directory / "mail/all/new").glob("*")):
+            if path not in self._copies:
+                self._copies[path] = _read(path)
+        return list(self._copies.values())
 
     # -- life ---------------------------------------------------------------------------
 
@@ -276,12 +294,12 @@ class Postfix:
             start_new_session=True,
         )
         deadline = time.monotonic() + PATIENCE
-        for port in self.ports.values():
-            while not listens(port):
-                log = "\n".join(self.log)
-                assert not self.logged("/master[", "fatal:"), f"Postfix ended at once:\n{log}"
-                assert time.monotonic() < deadline, f"Postfix does not answer:\n{log}"
-                time.sleep(0.05)
+        # Then it listens at every port; a connection to see that would start a process for each service.
+        while not self.logged("/master[", "daemon started"):
+            log = "\n".join(self.log)
+            assert not self.logged("/master[", "fatal:"), f"Postfix ended at once:\n{log}"
+            assert time.monotonic() < deadline, f"Postfix does not answer:\n{log}"
+            time.sleep(0.02)
 
 
 def _run(tool: str, *arguments: str, given: str = "") -> None:
