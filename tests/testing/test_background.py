@@ -100,24 +100,20 @@ def test_an_installed_package_brings_the_fixture(tmp_path: Path) -> None:
     assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("written", "complaint"),
-    [
-        ("usres={}", "the mark smtp_server has no option usres; the options are authority, "),
-        ("'jane'", "the mark smtp_server has no option 'jane'; the options are authority, "),
-        ("tls='no'", "the mark smtp_server: the option 'tls' cannot be 'no'; give True or False"),
-        ("users=['jane']", "the mark smtp_server: users cannot be list; give texts, such as {"),
-    ],
-)
-def test_a_mistake_in_the_mark_is_named_with_the_options(
-    tmp_path: Path, written: str, complaint: str
-) -> None:
-    mark = f"import pytest\n\npytestmark = pytest.mark.smtp_server({written})\n"
-    (tmp_path / "test_project.py").write_text(mark + PROJECT)
+def test_a_mistake_in_the_mark_is_named_with_the_options(tmp_path: Path) -> None:
+    mistakes = {
+        "usres={}": "the mark smtp_server has no option usres; the options are authority, ",
+        "'jane'": "the mark smtp_server has no option 'jane'; the options are authority, ",
+        "tls='no'": "the mark smtp_server: the option 'tls' cannot be 'no'; give True or False",
+        "users=['jane']": "the mark smtp_server: users cannot be list; give texts, such as {",
+    }
+    for number, written in enumerate(mistakes):
+        mark = f"import pytest\n\npytestmark = pytest.mark.smtp_server({written})\n"
+        (tmp_path / f"test_project{number}.py").write_text(mark + PROJECT)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:twisted"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert complaint in done.stdout
+    assert (done.returncode, "4 errors" in done.stdout) == (1, True), done.stdout
+    assert [text for text in mistakes.values() if text not in done.stdout] == []
     assert "Traceback" not in done.stdout
 
 
