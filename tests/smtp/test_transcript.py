@@ -16,7 +16,7 @@ def test_lines_are_shown_with_their_side_and_escaped() -> None:
     transcript = Transcript()
     transcript.add("--", "connected")
     transcript.add_reply(Reply(250, ("a", "b\x1b[2J")))
-    transcript.add_group(b"MAIL FROM:<a@x>\r\nBDAT 5 LAST\r\n", 2, 5)
+    transcript.add_group(b"MAIL FROM:<a@x>\r\nBDAT 5 LAST\r\n", 5)
     transcript.add_content(7)
     assert list(transcript) == [
         "-- connected",
@@ -65,7 +65,7 @@ def test_who_watches_sees_every_line_and_who_looks_the_first_and_the_last(
             transcript.add_reply(each)
         elif isinstance(each, tuple):
             wire, octets = each
-            transcript.add_group(wire, wire.count(b"\n"), octets)
+            transcript.add_group(wire, octets)
         else:
             transcript.add("S", each)
     lines = list(transcript)
@@ -82,7 +82,7 @@ def test_long_lines_and_long_replies_cost_little_memory() -> None:
     transcript = Transcript()
     for number in range(1000):
         transcript.add_reply(Reply(250, (f"{number}" + "x" * 7000,) * 16))
-        transcript.add_group(b"X" * 100_000 + b"\r\n", 1, 0)
+        transcript.add_group(b"X" * 100_000 + b"\r\n", 0)
         transcript.add("S", "y" * 100_000)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

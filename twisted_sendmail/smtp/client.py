@@ -403,7 +403,7 @@ class ClientSession:
         if last is _CONTENT:
             self._begin_content(group)
         else:
-            self._put_out(group, wire, count, last)
+            self._put_out(group, wire, last)
         return True
 
     def _count_in_window(self, verbs: tuple[Verb, ...], lines: list[bytes]) -> int:
@@ -429,8 +429,8 @@ class ClientSession:
             self.content(group.payload)
             self.end_content()
 
-    def _put_out(self, group: CommandGroup, wire: bytes, lines: int, last: Verb) -> None:
-        """Put out *lines* lines of *group*, and its payload if *last*, the last of their verbs, has one."""
+    def _put_out(self, group: CommandGroup, wire: bytes, last: Verb) -> None:
+        """Put out lines of *group*, and its payload if *last*, the last of their verbs, has one."""
         self._out.append(wire)
         octets = 0
         if last in _CHUNKS and group.payload:
@@ -440,7 +440,7 @@ class ClientSession:
             command = group.commands[group.written - 1]
             self._conceal_line(command)
             wire = wire[: -len(command.line())] + str(command).encode() + b"\r\n"
-        self.transcript.add_group(wire, lines, octets)
+        self.transcript.add_group(wire, octets)
 
     def _drop_next(self, group: CommandGroup) -> None:
         """Do not write the next command of *group*: an earlier command was refused."""

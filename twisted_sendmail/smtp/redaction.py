@@ -115,15 +115,8 @@ class Redaction:
         self._words += [word for word in words if word not in self._words]
 
     def _add(self, forms: Iterable[bytes]) -> None:
-        """Add *forms* to the search, except those that contain another form."""
-        kept: list[bytes] = []
-        for form in sorted({*self._forms, *forms}, key=len):
-            for other in kept:
-                if other in form:
-                    break
-            else:
-                kept.append(form)
-        self._forms = kept
+        """Add *forms* to the search."""
+        self._forms = list(dict.fromkeys((*self._forms, *forms)))
 
     # -- the exchange ---------------------------------------------------------
 
@@ -195,9 +188,8 @@ class Redaction:
     def concerns(self, octets: bytes) -> bool:
         """Return True if *octets* quotes a secret."""
         octets = octets.lower()
-        for form in self._forms:
-            if form in octets:
-                return True
+        if any(map(octets.__contains__, self._forms)):
+            return True
         return bool(self._words) and any(word.search(octets) for word in self._words)
 
     def reply(self, reply: Reply) -> Reply:

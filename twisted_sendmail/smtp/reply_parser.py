@@ -8,6 +8,7 @@ RFC 5321 section 4.2. A line may also end with a bare LF, as some servers write.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from twisted_sendmail.smtp.errors import ProtocolBreach
@@ -20,37 +21,32 @@ from twisted_sendmail.smtp.limits import (
 )
 from twisted_sendmail.smtp.reply import Reply
 
-#: Replies of one line that are remembered, and their octets: a server repeats a few replies.
-KNOWN = 32
+#: Octets of a reply of one line that is remembered: servers repeat a few replies.
 KNOWN_LINE = 80
 #: Octets of an EHLO reply that is remembered: a server gives the same to each connection.
 KNOWN_LINES = 4096
 
-_FIRST = frozenset((b"2", b"3", b"4", b"5"))
-_DIGITS = frozenset(b"0123456789")
-_SEPARATORS = frozenset(b" -")
+# A line without its end, and what the first four octets of an unfinished one can be.
+_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL).fullmatch
+_BEGINNING = re.compile(rb"(?:[2-5](?:[0-9](?:[0-9][ -]?)?)?)?").fullmatch
 
 
 class ReplyParser:
     """Parses the octets that are fed; after :attr:`breach` is set it parses no more."""
 
-    __slots__ = ("_code", "_known", "_lines", "_octets", "_rest", "breach", "quoting")
+    __slots__ = ("_code", "_lines", "_octets", "_rest", "breach", "pending", "quoting")
 
     def __init__(self) -> None:
         self._rest = b""
         self._lines: list[str] = []
         self._code = b""
         self._octets = 0
-        self._known: dict[bytes, Reply] = {}
+        #: There is an unfinished reply.
+        self.pending = False
         #: The breach of protocol, or None.
         self.breach: ProtocolBreach | None = None
         #: :attr:`breach` may quote the wrong octets.
         self.quoting = True
-
-    @property
-    def pending(self) -> bool:
-        """True if there is an unfinished reply."""
-        return bool(self._rest or self._lines)
 
     @property
     def unfinished(self) -> bytes:
@@ -81,23 +77,22 @@ class ReplyParser:
 
     def _read(self, data: bytes) -> list[Reply]:
         lines = (self._rest + data if self._rest else data).split(b"\n")
-        self._rest = lines.pop()
+        self._rest = rest = lines.pop()
         replies: list[Reply] = []
-        known = self._known
         for line in lines:
             # A line within a reply is not a reply of one line.
-            reply = known.get(line) if not self._lines else None
+            reply = None if self._lines or len(line) > KNOWN_LINE else _reply_of_one_line(line)
             if reply is None:
                 reply = self._line(line[:-1] if line.endswith(b"\r") else line)
                 if self.breach:
-                    return replies
+                    break
                 if reply is None:
                     continue
-                if len(reply.lines) == 1 and len(known) < KNOWN and len(line) <= KNOWN_LINE:
-                    known[line] = reply
             replies.append(reply)
-        if self._rest:
-            self._look_ahead(self._rest)
+        else:
+            if rest:
+                self._look_ahead(rest)
+        self.pending = bool(rest or self._lines)
         return replies
 
     def _look_ahead(self, rest: bytes) -> None:
@@ -108,16 +103,17 @@ class ReplyParser:
             self._break(f"a line of its reply is longer than {_longest(line)} octets")
         elif self._octets + len(line) > MAX_REPLY:
             self._break(f"its reply is longer than {MAX_REPLY} octets")
-        elif not _may_begin(line) or (line != rest and len(line) < 3):
+        elif not _BEGINNING(line[:4]) or (line != rest and len(line) < 3):
             self._malformed(rest)
         elif self._lines and not self._code.startswith(line[:3]):
             self._break("the code changes within one reply", self._code + b" and " + line[:3])
 
     def _line(self, line: bytes) -> Reply | None:
-        code, separator = line[:3], line[3:4]
-        if len(code) < 3 or not _may_begin(line):
+        match = _LINE(line)
+        if match is None:
             self._malformed(line)
             return None
+        code, separator, text = match.groups(b"")
         self._octets += len(line) + 2
         if self._lines and code != self._code:
             self._break("the code changes within one reply", self._code + b" and " + code)
@@ -128,15 +124,11 @@ class ReplyParser:
         if self._octets > MAX_REPLY or len(self._lines) >= MAX_REPLY_LINES:
             self._break(f"its reply is longer than {MAX_REPLY} octets or {MAX_REPLY_LINES} lines")
             return None
-        text = line[4:].decode("utf-8", "replace")
+        self._lines.append(text.decode("utf-8", "replace"))
         if separator == b"-":
             self._code = code
-            self._lines.append(text)
             return None
         self._octets = 0
-        if not self._lines:
-            return Reply(int(code), (text,))
-        self._lines.append(text)
         reply = Reply(int(code), tuple(self._lines))
         self._lines = []
         return reply
@@ -153,14 +145,14 @@ def _longest(line: bytes) -> int:
     return MAX_CHALLENGE_LINE if line.startswith(b"334") else MAX_REPLY_LINE
 
 
-def _may_begin(line: bytes) -> bool:
-    """Return True if *line*, without its end and perhaps unfinished, can be a line of a reply."""
-    return (
-        line[:1] in _FIRST
-        and (len(line) < 2 or line[1] in _DIGITS)
-        and (len(line) < 3 or line[2] in _DIGITS)
-        and (len(line) < 4 or line[3] in _SEPARATORS)
-    )
+@lru_cache(maxsize=256)
+def _reply_of_one_line(line: bytes) -> Reply | None:
+    """Return the reply that is *line*; None if it is no whole reply."""
+    match = _LINE(line[:-1] if line.endswith(b"\r") else line)
+    if match is None:
+        return None
+    code, separator, text = match.groups(b"")
+    return None if separator == b"-" else Reply(int(code), (text.decode("utf-8", "replace"),))
 
 
 @lru_cache(maxsize=64)

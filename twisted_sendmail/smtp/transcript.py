@@ -39,79 +39,96 @@ class Transcript:
     :param watch: called with each line as it is added, ready to be shown.
     """
 
-    __slots__ = ("_entries", "_head", "_head_lines", "_lines", "_tail", "_watch")
+    __slots__ = ("_dropped", "_head", "_tail", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         self._watch = watch
+        # An entry has a line at least, so these entries hold the lines to be shown, and perhaps more.
         self._head: list[_Entry] = []
-        self._head_lines = 0
-        # An entry has a line at least, so the last lines are in the last entries.
         self._tail: deque[_Entry] = deque(maxlen=TAIL_LINES)
-        # Takes the next entry, and is the head until that is full.
-        self._entries: list[_Entry] | deque[_Entry] = self._head
-        # All lines that were added.
-        self._lines = 0
+        # Lines of the entries between head and tail.
+        self._dropped = 0
 
     def add(self, side: str, line: str | bytes) -> None:
         """Add one line of *side*, which is ``C``, ``S`` or ``--``."""
-        self._keep(1, (side, line[:LINE_WIDTH]))
+        self._keep((side, line[:LINE_WIDTH]))
 
-    def add_group(self, wire: bytes, lines: int, octets: int) -> None:
-        """Add so many *lines* of the client, each with CRLF, and *octets* of content."""
+    def add_group(self, wire: bytes, octets: int) -> None:
+        """Add lines of the client, each with CRLF, and *octets* of content."""
         if len(wire) > _MAX_ENTRY:
             for line in wire.splitlines():
                 self.add("C", line)
             if octets:
                 self.add("--", _content(octets))
             return
-        self._keep(lines + 1 if octets else lines, (wire, octets))
+        self._keep((wire, octets))
 
     def add_content(self, octets: int) -> None:
         """Add a content after DATA, and the dot that ends it."""
-        self._keep(2, octets)
+        self._keep(octets)
 
     def add_reply(self, *replies: Reply) -> None:
         """Add all lines of a reply, or of several that came together."""
-        lines = characters = 0
+        characters = 0
         for _, texts in replies:
-            lines += len(texts)
             for text in texts:
                 characters += len(text)
         if characters <= _MAX_ENTRY:
-            self._keep(lines, replies)
+            self._keep(replies)
             return
         for reply in replies:
             for line in _reply_lines(reply):
                 self.add("S", line)
 
-    def _keep(self, lines: int, entry: _Entry) -> None:
-        self._lines += lines
-        self._entries.append(entry)
-        if self._head_lines < HEAD_LINES:
-            self._head_lines += lines
-            if self._head_lines >= HEAD_LINES:
-                self._entries = self._tail
+    def _keep(self, entry: _Entry) -> None:
+        if len(self._head) < HEAD_LINES:
+            self._head.append(entry)
+        else:
+            tail = self._tail
+            if len(tail) == TAIL_LINES:
+                self._dropped += _count(tail[0])
+            tail.append(entry)
         if self._watch is not None:
             for line in _shown(entry):
                 self._watch(line)
 
-    def __iter__(self) -> Iterator[str]:
+    def _parts(self) -> tuple[list[str], int, list[str]]:
+        """Return the first lines, the number of lines left out, and the last lines."""
+        first: list[str] = []
+        last: list[str] = []
         for entry in self._head:
-            yield from _shown(entry)
-        left_out = self._lines - len(self)
+            (first if len(first) < HEAD_LINES else last).extend(_shown(entry))
+        for entry in self._tail:
+            last += _shown(entry)
+        return first, self._dropped + max(0, len(last) - TAIL_LINES), last[-TAIL_LINES:]
+
+    def __iter__(self) -> Iterator[str]:
+        first, left_out, last = self._parts()
+        yield from first
         if left_out:
             yield f"-- {left_out} lines left out"
-        tail = [line for entry in self._tail for line in _shown(entry)]
-        yield from tail[-TAIL_LINES:]
+        yield from last
 
     def __len__(self) -> int:
-        return min(self._lines, self._head_lines + TAIL_LINES)
+        first, _, last = self._parts()
+        return len(first) + len(last)
 
     def __str__(self) -> str:
         return "\n".join(self)
 
     def __repr__(self) -> str:
-        return f"<Transcript of {self._lines} lines>"
+        first, left_out, last = self._parts()
+        return f"<Transcript of {len(first) + left_out + len(last)} lines>"
+
+
+def _count(entry: _Entry) -> int:
+    """Return the number of lines that :func:`_shown` would make."""
+    if isinstance(entry, int):
+        return 2
+    if isinstance(entry[0], Reply):
+        return sum([len(texts) for _, texts in entry])
+    first, second = entry
+    return first.count(b"\n") + bool(second) if isinstance(first, bytes) else 1
 
 
 def _shown(entry: _Entry) -> list[str]:
