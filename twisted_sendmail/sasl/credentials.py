@@ -20,6 +20,7 @@ from typing import NoReturn, TypeAlias
 from attrs import field, frozen
 
 from twisted_sendmail.smtp import (
+    MECHANISM_NAME,
     InvalidInput,
     SendmailError,
     TemporaryAuthenticationFailure,
@@ -36,8 +37,6 @@ _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # RFC 6750 allows fewer; these are what fits between the separators of RFC 7628.
 _TOKEN = re.compile("[\x21-\x7e]+")
-# RFC 4422 section 3.1.
-_MECHANISM = re.compile("[A-Z0-9_-]{1,20}")
 
 
 class CredentialsUnavailable(TemporaryAuthenticationFailure):
@@ -386,7 +385,7 @@ def _mechanism_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if not upper:
         raise InvalidInput("mechanisms is an empty list; leave it out to allow all")
     for name in upper:
-        if _MECHANISM.fullmatch(name) is None:
+        if MECHANISM_NAME.match(name) is None:
             raise InvalidInput(
                 f"{name!r} is no name of a SASL mechanism; it has 1 to 20 of A-Z, 0-9, - and _"
             )

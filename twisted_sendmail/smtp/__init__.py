@@ -15,6 +15,7 @@ __all__ = [
     "MAX_HOPS",
     "MAX_ORCPT",
     "MAX_TEXT_LINE",
+    "MECHANISM_NAME",
     "NO_PARAMETERS",
     "PENDING",
     "TOO_MANY_HOPS",
@@ -164,6 +165,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.client import ClientSession, CommandGroup, CommandResult
     from twisted_sendmail.smtp.client_states import ClientState
     from twisted_sendmail.smtp.commands import (
+        MECHANISM_NAME,
         Auth,
         AuthCancel,
         AuthLine,
@@ -297,7 +299,7 @@ else:
             "client_states": "ClientState",
             "commands": """
                 Auth AuthCancel AuthLine Bdat Command ContentCommand Data Hello
-                LoneDot Mail Noop OtherCommand Parameters Quit Rcpt RestartCommand
+                LoneDot Mail MECHANISM_NAME Noop OtherCommand Parameters Quit Rcpt RestartCommand
                 Rset StartTLS Verb""",
             "data_encoding": """
                 Canonicalizer DOUBLED_CR LineBreaker LongLines Repair TextModeRepair long_line

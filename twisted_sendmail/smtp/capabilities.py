@@ -14,6 +14,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.smtp.commands import KEYWORD, MECHANISM_NAME, upper
 from twisted_sendmail.smtp.escape import printable
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.smtp.reply import Reply
 
-_KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =]+(.*))?\Z")
+# A keyword, and perhaps "=" or blanks and text.
+_LINE = re.compile(r"([A-Za-z0-9-]+)(?:[ =]+(.*))?\Z")
 # Never changed.
 _NO_WORDS: Mapping[str, str] = MappingProxyType({})
 _NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 #: Characters of a reply that is parsed once for all connections.
 _MAX_CACHED_REPLY = 4096
-_MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}\Z")
 
 
 class Capabilities:
@@ -85,8 +86,8 @@ class Capabilities:
         found: dict[str, str] = {}
         auth: list[str] = []
         for line in lines[1:]:
-            match = _KEYWORD.match(line.strip())
-            if match is None:
+            match = _LINE.match(line.strip())
+            if match is None or not KEYWORD.match(match[1]):
                 continue
             keyword, text = match[1].upper(), (match[2] or "").strip()
             if keyword == "AUTH":
@@ -124,8 +125,8 @@ def _read(lines: tuple[str, ...]) -> Capabilities:
 
 
 def _mechanisms(text: str) -> tuple[str, ...]:
-    words = text.replace("=", " ").split()
-    return tuple(dict.fromkeys(w.upper() for w in words if _MECHANISM.match(w)))
+    words = map(upper, text.replace("=", " ").split())
+    return tuple(dict.fromkeys(filter(MECHANISM_NAME.match, words)))
 
 
 def _limits(text: str) -> Mapping[str, int]:

@@ -167,7 +167,8 @@ class Quit(_Bare):
     verb = Verb.QUIT
 
 
-_MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}\Z")
+#: The name of a SASL mechanism (RFC 4422 section 3.1), in upper case.
+MECHANISM_NAME = re.compile(r"[A-Z0-9_-]{1,20}\Z")
 
 
 @frozen(repr=False)
@@ -183,7 +184,7 @@ class Auth(Command):
     verb: ClassVar[Verb] = Verb.AUTH
 
     def __attrs_post_init__(self) -> None:
-        if not _MECHANISM.match(self.mechanism):
+        if not MECHANISM_NAME.match(self.mechanism):
             msg = f"'{printable(self.mechanism, 40)}' is no SASL mechanism name"
             raise InvalidInput(msg)
 
@@ -228,8 +229,8 @@ class AuthCancel(Command):
         return "*"
 
 
-# A parameter's keyword, RFC 5321 section 4.1.2.
-_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z")
+#: The keyword of an extension, or of a parameter of MAIL and RCPT (RFC 5321 sections 4.1.1.1 and 4.1.2).
+KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z")
 
 Parameters = tuple[tuple[str, "str | None"], ...]
 
@@ -237,7 +238,7 @@ Parameters = tuple[tuple[str, "str | None"], ...]
 def _parameters(given: Mapping[str, str | None] | Parameters) -> Parameters:
     pairs = given if isinstance(given, tuple) else tuple(given.items())
     for keyword, value in pairs:
-        if not _KEYWORD.match(keyword):
+        if not KEYWORD.match(keyword):
             msg = f"'{printable(keyword, 40)}' is no parameter keyword"
             raise InvalidInput(msg)
         # RFC 5321 section 4.1.2, with UTF-8 by RFC 6531 section 3.3.
@@ -400,11 +401,3 @@ class RestartCommand(OtherCommand):
     """A command of an extension that resets the session when it succeeds (XCLIENT)."""
 
     verb: ClassVar[Verb] = Verb.RESTART
-
-
-def xtext(value: str) -> str:
-    """Encode a parameter's value (RFC 3461 section 4)."""
-    return "".join(
-        c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{b:02X}" for b in c.encode())
-        for c in value
-    )

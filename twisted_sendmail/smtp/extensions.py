@@ -34,7 +34,7 @@ from twisted_sendmail.smtp.arguments import (
     check_flag,
     check_type,
 )
-from twisted_sendmail.smtp.commands import OtherCommand, upper, xtext
+from twisted_sendmail.smtp.commands import KEYWORD, OtherCommand, upper
 from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.errors import InvalidInput
 from twisted_sendmail.smtp.limits import MAX_ENVID, MAX_ORCPT
@@ -47,9 +47,16 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.commands import Mail, Rcpt
     from twisted_sendmail.smtp.server_settings import ServerSettings
 
-_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~\u00a1-\U0010ffff]|\+[0-9A-F]{2})*\Z")
 _XCHAR = re.compile(r"((?:\+[0-9A-F]{2})+)")
+
+
+def xtext(value: str) -> str:
+    """Encode a parameter's value (RFC 3461 section 4)."""
+    return "".join(
+        c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{b:02X}" for b in c.encode())
+        for c in value
+    )
 
 
 def unxtext(text: str | None, limit: int = 1000) -> str:
@@ -68,10 +75,9 @@ def unxtext(text: str | None, limit: int = 1000) -> str:
 
 def _keyword(keyword: str) -> str:
     check_type("a keyword", keyword, str, "text such as XCLIENT")
-    name = upper(keyword)
-    if not _KEYWORD.fullmatch(name):
+    if not KEYWORD.match(keyword):
         raise InvalidInput(f"'{keyword[:40]}' is no keyword", detail="it has letters, digits and -")
-    return name
+    return keyword.upper()
 
 
 def _verb(verb: str) -> str:
