@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from twisted_sendmail.sasl.credentials import ResolvedCredentials
-from twisted_sendmail.sasl.mechanism import Mechanism, one_too_many
+from twisted_sendmail.sasl.mechanism import OneMessage
 from twisted_sendmail.smtp import InvalidInput
 
 
-class External(Mechanism):
+class External(OneMessage):
     """The client of EXTERNAL: the server finds the user by the certificate.
 
     It is used with credentials that have no secret, or that name it.
@@ -31,18 +31,7 @@ class External(Mechanism):
         if self.name not in (credentials.mechanisms or ()):
             raise InvalidInput(f"{self.name} is used only if mechanisms names it")
         self._authzid = credentials.authzid or credentials.username
-        self._repeated = False
 
     def start(self) -> bytes:
         """Return the user to act as; empty for the owner of the certificate."""
         return self._authzid.encode()
-
-    def respond(self, challenge: bytes) -> bytes:
-        """Repeat the message for a server that has ignored the initial response.
-
-        :raises AuthenticationRejected: at any challenge but one empty one.
-        """
-        if challenge or self._repeated:
-            raise one_too_many(self.name)
-        self._repeated = True
-        return self.start()

@@ -63,6 +63,28 @@ class Mechanism(abc.ABC):
         return ""
 
 
+class OneMessage(Mechanism):
+    """A mechanism whose client sends one message, and the server nothing."""
+
+    _repeated = False
+
+    @abc.abstractmethod
+    def start(self) -> bytes:
+        """Return the message."""
+
+    def respond(self, challenge: bytes) -> bytes:
+        """Repeat the message for a server that has ignored the initial response.
+
+        Such a server sends one empty challenge.
+
+        :raises AuthenticationRejected: at any other challenge.
+        """
+        if challenge or self._repeated:
+            raise one_too_many(self.name)
+        self._repeated = True
+        return self.start()
+
+
 def one_too_many(name: str) -> AuthenticationRejected:
     """Return the error for a challenge after the last one that mechanism *name* has."""
     return broken_off(name, "the server sent one more challenge than the mechanism has")

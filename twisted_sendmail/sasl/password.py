@@ -11,11 +11,11 @@ import hmac
 from typing import ClassVar
 
 from twisted_sendmail.sasl.credentials import ResolvedCredentials, Secret
-from twisted_sendmail.sasl.mechanism import Mechanism, broken_off, one_too_many
+from twisted_sendmail.sasl.mechanism import Mechanism, OneMessage, broken_off, one_too_many
 from twisted_sendmail.smtp import InvalidInput
 
 
-class Plain(Mechanism):
+class Plain(OneMessage):
     """The client of PLAIN; the authorization identity is the caller's, never the server's.
 
     :raises InvalidInput: the credentials have no password.
@@ -27,23 +27,10 @@ class Plain(Mechanism):
         self._password = required_password(self.name, credentials)
         self._authzid = credentials.authzid
         self._username = credentials.username
-        self._repeated = False
 
     def start(self) -> bytes:
         """Return the only message."""
         return f"{self._authzid}\0{self._username}\0{self._password.reveal()}".encode()
-
-    def respond(self, challenge: bytes) -> bytes:
-        """Repeat the message for a server that has ignored the initial response.
-
-        Such a server sends one empty challenge.
-
-        :raises AuthenticationRejected: at any other challenge.
-        """
-        if challenge or self._repeated:
-            raise one_too_many(self.name)
-        self._repeated = True
-        return self.start()
 
 
 class Login(Mechanism):

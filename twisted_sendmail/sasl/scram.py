@@ -82,7 +82,7 @@ _EXPLAINED = {
 
 
 class Scram(Mechanism):
-    """The client of SCRAM; a subclass has the name, the hash, and whether it binds the channel.
+    """The client of SCRAM; the name of a subclass tells the hash, and whether it binds the channel.
 
     :param nonce: the client's nonce, for tests; printable ASCII without a comma.
     :raises InvalidInput: the credentials have no password, or SASLprep (RFC 4013) does not allow
@@ -90,20 +90,16 @@ class Scram(Mechanism):
         no data for it.
     """
 
-    #: The hash, as `hashlib` names it.
-    hash_name: ClassVar[str]
-    #: True in the mechanisms with ``-PLUS``.
-    binds: ClassVar[bool] = False
-
     def __init__(self, credentials: ResolvedCredentials, *, nonce: str | None = None) -> None:
         self._password = _prepared(self.name, required_password(self.name, credentials))
         username = _prepared_name(self.name, credentials.username)
         self._nonce = nonce or secrets.token_urlsafe(24)
         authzid = credentials.authzid
         binding = credentials.channel_binding
+        self._hash_name = hash_of(self.name)
         self._bound = b""
         flag = "y" if binding is not None and credentials.binding_not_offered else "n"
-        if self.binds:
+        if self.name.endswith(PLUS):
             if binding is None:
                 raise InvalidInput(f"{self.name} needs TLS with channel binding")
             flag, self._bound = f"p={binding.kind}", binding.data
@@ -166,7 +162,7 @@ class Scram(Mechanism):
         if not salt:
             raise broken_off(self.name, "the server's salt is not base64")
         iterations = int(match["iterations"])
-        least = min_iterations(self.hash_name)
+        least = min_iterations(self._hash_name)
         if iterations < least:
             raise self._not_authentic(f"it asks for {iterations} iterations, fewer than {least}")
         if iterations > MAX_ITERATIONS:
@@ -177,10 +173,10 @@ class Scram(Mechanism):
         without_proof = f"c={channel},r={nonce}"
         message = f"{self._client_first_bare},{server_first},{without_proof}".encode()
         client_key, stored_key, server_key = derived_keys(
-            self.hash_name, self._password, salt, iterations
+            self._hash_name, self._password, salt, iterations
         )
-        proof = _xor(client_key, hmac.digest(stored_key, message, self.hash_name))
-        self._server_signature = hmac.digest(server_key, message, self.hash_name)
+        proof = _xor(client_key, hmac.digest(stored_key, message, self._hash_name))
+        self._server_signature = hmac.digest(server_key, message, self._hash_name)
         self.expensive = False
         return f"{without_proof},p={b64encode(proof).decode()}".encode()
 
@@ -209,42 +205,36 @@ class ScramSha1(Scram):
     """SCRAM-SHA-1 (RFC 5802)."""
 
     name: ClassVar[str] = "SCRAM-SHA-1"
-    hash_name: ClassVar[str] = "sha1"
 
 
 class ScramSha256(Scram):
     """SCRAM-SHA-256 (RFC 7677)."""
 
     name: ClassVar[str] = "SCRAM-SHA-256"
-    hash_name: ClassVar[str] = "sha256"
 
 
 class ScramSha512(Scram):
     """SCRAM-SHA-512, as registered with IANA."""
 
     name: ClassVar[str] = "SCRAM-SHA-512"
-    hash_name: ClassVar[str] = "sha512"
 
 
-class ScramSha1Plus(ScramSha1):
+class ScramSha1Plus(Scram):
     """SCRAM-SHA-1-PLUS (RFC 5802)."""
 
     name: ClassVar[str] = "SCRAM-SHA-1-PLUS"
-    binds: ClassVar[bool] = True
 
 
-class ScramSha256Plus(ScramSha256):
+class ScramSha256Plus(Scram):
     """SCRAM-SHA-256-PLUS (RFC 7677)."""
 
     name: ClassVar[str] = "SCRAM-SHA-256-PLUS"
-    binds: ClassVar[bool] = True
 
 
-class ScramSha512Plus(ScramSha512):
+class ScramSha512Plus(Scram):
     """SCRAM-SHA-512-PLUS, as registered with IANA."""
 
     name: ClassVar[str] = "SCRAM-SHA-512-PLUS"
-    binds: ClassVar[bool] = True
 
 
 # -- the server's side ----------------------------------------------------------------------
