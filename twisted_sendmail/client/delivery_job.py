@@ -15,7 +15,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_sendmail.client.timeouts import Cancelled
@@ -53,7 +52,6 @@ class Following(enum.Enum):
     NEXT_RECIPIENTS = enum.auto()
 
 
-@define(eq=False)
 class Job:
     """A message that is to be sent.
 
@@ -66,11 +64,7 @@ class Job:
     :param may_end: see :class:`~twisted_sendmail.client.transaction.Transaction`.
     """
 
-    message: PreparedMessage
-    on_result: Callable[[JobResult], object] | None = None
-    since: float = 0.0
-    all_or_nothing: bool = False
-    may_end: Callable[[], bool] | None = None
+    # What most messages leave as it is is set for the class: an assignment less for each message.
     #: Extensions and parameters that its servers refused as unknown.
     unsupported: frozenset[str] = frozenset()
     #: Of the connection of the pool that sends it: ends the connection if it has no other message,
@@ -91,6 +85,20 @@ class Job:
     _results: tuple[RecipientResult, ...] = ()
     _end: int = 0
     _accepted: DeliveryReport | None = None
+
+    def __init__(
+        self,
+        message: PreparedMessage,
+        on_result: Callable[[JobResult], object] | None = None,
+        since: float = 0.0,
+        all_or_nothing: bool = False,  # noqa: FBT001, FBT002 - an argument by name takes twice as long
+        may_end: Callable[[], bool] | None = None,
+    ) -> None:
+        self.message = message
+        self.on_result = on_result
+        self.since = since
+        self.all_or_nothing = all_or_nothing
+        self.may_end = may_end
 
     @property
     def settled(self) -> bool:

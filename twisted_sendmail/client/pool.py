@@ -284,7 +284,7 @@ class Pool:
     def take(self, connection: PooledConnection) -> Job | None:
         """Return the next job for *connection*, if there is one and the rate allows it."""
         queue = self._queue
-        while queue and queue[0].settled:
+        while queue and queue[0].on_result is None:
             queue.popleft()
         if queue:
             if not self._bucket.take():
@@ -923,7 +923,7 @@ class PooledConnection:
     def _fill(self) -> None:
         """Begin as many messages as there are and the window allows."""
         protocol, pool = self._protocol, self._pool
-        if protocol is None or self._filling:
+        if protocol is None or self._filling or self._current is not None or not self._in_window:
             return
         self._filling = True
         protocol.hold()

@@ -357,7 +357,8 @@ class SubmissionProtocol(Protocol):
     def release(self) -> None:
         """Write what was held back."""
         self._held -= 1
-        self.flush()
+        if not self._held:
+            self.flush()
 
     def flush(self, *, held: bool = False) -> None:
         """Write what may be written.

@@ -205,8 +205,8 @@ class ClientSession:
         # Groups with replies owed, and groups with commands that are not written; in order.
         self._owed: deque[CommandGroup] = deque([self.greeting])
         self._waiting: deque[CommandGroup] = deque()
-        # Commands with replies owed, and the octets of their lines.
-        self._owed_commands, self._owed_octets = 1, 0
+        # How many commands were written, and the octets of the lines whose replies are owed.
+        self._written, self._owed_octets = 1, 0
         self._last_written = Verb.GREETING
         #: How many replies were read; it stays the same while one reply is awaited.
         self.turn = 0
@@ -375,14 +375,13 @@ class ClientSession:
         count, state = in_one_piece(self.optimistic, verbs)
         lines = group.lines[start : start + count]
         wire = b"".join(lines)
-        if (
-            self._owed_commands + count > _REFILL_COMMANDS
-            or self._owed_octets + len(wire) > _REFILL_OCTETS
-        ):
+        octets = self._owed_octets + len(wire)
+        if octets > _REFILL_OCTETS or self._owed_commands + count > _REFILL_COMMANDS:
             allowed = self._count_in_window(verbs, lines)
             if allowed < count:
                 count, state = in_one_piece(self.optimistic, verbs[:allowed])
                 wire = b"".join(lines[:allowed])
+                octets = self._owed_octets + len(wire)
         if not count:
             if self._owed:
                 return False
@@ -394,10 +393,10 @@ class ClientSession:
         if start == len(group.replies):
             self._owed.append(group)
         self.optimistic, self._last_written = state, last
-        group.written = start + count
+        self._written += count
+        self._owed_octets = octets
         group.owed_octets += len(wire)
-        self._owed_commands += count
-        self._owed_octets += len(wire)
+        group.written = start + count
         if group.written == len(group.verbs):
             self._waiting.popleft()
         if last is _CONTENT:
@@ -405,6 +404,10 @@ class ClientSession:
         else:
             self._put_out(group, wire, last)
         return True
+
+    @property
+    def _owed_commands(self) -> int:
+        return self._written - self.turn
 
     def _count_in_window(self, verbs: tuple[Verb, ...], lines: list[bytes]) -> int:
         """Return how many of these commands may be written, as many as may be unanswered."""
@@ -534,23 +537,25 @@ class ClientSession:
         :param redaction: the secrets that *replies* may quote, if there are any.
         :returns: where the replies that were not taken begin; they do not count when the session is over.
         """
-        results, answered = group.replies, len(group.replies)
-        verbs = group.verbs[answered : min(group.written, answered + len(replies) - first)]
-        at, end = first, first + len(verbs)
+        results = group.replies
+        answered = len(results)
+        successes = replies[first : first + group.written - answered]
+        at, end = first, first + len(successes)
         if redaction is None and self.closing is None and self._stuffer is None:
-            successes = replies[first:end]
+            verbs = group.verbs[answered : answered + len(successes)]
             count, self.confirmed = _leading_successes(
                 self.confirmed, verbs, tuple(map(_CODE, successes))
             )
             if count:
-                results += successes if count == len(verbs) else successes[:count]
-                self.transcript.add_reply(*successes[:count])
+                if count < len(successes):
+                    del successes[count:]
+                results += successes
+                self.transcript.add_reply(*successes)
                 at += count
         while at < end and self.over is None:
             at += 1
             self._consider(group, replies[at - 1], len(replies) - at, redaction)
         self.turn += at - first
-        self._owed_commands -= len(results) - answered
         if len(results) < group.written:
             octets = sum(map(len, group.lines[answered : len(results)]))
             group.owed_octets -= octets
