@@ -104,6 +104,7 @@ def test_notifications_where_they_are_offered() -> None:
             Recipient("a@example.net", ["success", "FAILURE"], "rfc822;a+b=c d@example.net"),
             Recipient("b@example.net", "never"),
             Recipient("c@example.net"),
+            Recipient("d@example.net", orcpt="utf-8;j\u00fcrgen+x@example.net"),
         ],
         ret="hdrs",
         envid="id + 1 =",
@@ -114,6 +115,7 @@ def test_notifications_where_they_are_offered() -> None:
         b"RCPT TO:<a@example.net> NOTIFY=FAILURE,SUCCESS ORCPT=rfc822;a+2Bb+3Dc+20d@example.net\r\n",
         b"RCPT TO:<b@example.net> NOTIFY=NEVER\r\n",
         b"RCPT TO:<c@example.net>\r\n",
+        b"RCPT TO:<d@example.net> ORCPT=utf-8;j\\x{FC}rgen\\x{2B}x@example.net\r\n",
     ]
     # Without DSN it is delivered all the same (RFC 3461 section 5.2.1).
     assert mail(envelope) == "MAIL FROM:<f@example.org>"

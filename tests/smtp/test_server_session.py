@@ -496,6 +496,28 @@ def test_what_dsn_asks_for_reaches_the_recipient() -> None:
 
 
 @pytest.mark.parametrize(
+    ("orcpt", "address"),
+    [
+        ("utf-8;j\\x{FC}rgen\\x{2B}x@example.net", "utf-8;j\u00fcrgen+x@example.net"),
+        ("UTF-8;j\u00fcrgen@example.net", "UTF-8;j\u00fcrgen@example.net"),
+        ("rfc822;\\x{41}@example.net", "rfc822;\\x{41}@example.net"),
+    ],
+)
+def test_an_original_recipient_beyond_ascii_is_read(orcpt: str, address: str) -> None:
+    talk = in_transaction(Talk(), " SMTPUTF8")
+    assert talk.code(f"RCPT TO:<c@example.net> ORCPT={orcpt}") == "250 2.0.0"
+    (recipient,) = talk.last("rcpt")
+    assert isinstance(recipient, Recipient)
+    assert recipient.orcpt == address
+
+
+@pytest.mark.parametrize("escape", ["0A", "110000", "D800", "200B"])
+def test_an_original_recipient_that_cannot_be_shown_is_refused(escape: str) -> None:
+    talk = in_transaction(Talk())
+    assert talk.code(f"RCPT TO:<c@example.net> ORCPT=utf-8;a\\x{{{escape}}}@x") == "501 5.5.4"
+
+
+@pytest.mark.parametrize(
     "kind",
     ["mail", "rcpt", "data", "commit"],
 )

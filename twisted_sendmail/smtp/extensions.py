@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.server_settings import ServerSettings
 
 _XTEXT = re.compile(r"(?:[!-*,-<>-~\u00a1-\U0010ffff]|\+[0-9A-F]{2})*\Z")
+# An address of this type has characters as \x{FC} instead of xtext (RFC 6533 section 3).
+_UTF8_TYPE = "utf-8;"
+_EMBEDDED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 _XCHAR = re.compile(r"((?:\+[0-9A-F]{2})+)")
 
 
@@ -349,9 +352,23 @@ def _notify(text: str | None) -> frozenset[str]:
     return frozenset(upper(text).split(","))
 
 
+def _read_orcpt(text: str | None) -> str:
+    value = unxtext(text, MAX_ORCPT)
+    if value[:6].lower() == _UTF8_TYPE:
+        value = _EMBEDDED.sub(lambda match: chr(int(match[1], 16)), value)
+        if not value.isprintable():
+            raise ValueError("not printable")
+    return value
+
+
 def _orcpt(value: str) -> str:
     kind, _, address = value.partition(";")
-    return f"{kind};{xtext(address)}"
+    if f"{kind};".lower() != _UTF8_TYPE:
+        return f"{kind};{xtext(address)}"
+    characters = (
+        c if "!" <= c <= "~" and c not in "+=\\" else f"\\x{{{ord(c):02X}}}" for c in address
+    )
+    return f"{kind};{''.join(characters)}"
 
 
 def _offer_auth(settings: ServerSettings, tls: bool) -> str | None:  # noqa: FBT001 - see Extension.offer
@@ -396,7 +413,7 @@ STANDARD_EXTENSIONS: Mapping[str, Extension] = {
             ),
             rcpt=(
                 _parameter("NOTIFY", _notify, lambda words: ",".join(sorted(words))),
-                _parameter("ORCPT", lambda text: unxtext(text, MAX_ORCPT), _orcpt),
+                _parameter("ORCPT", _read_orcpt, _orcpt),
             ),
         ),
         Extension(
