@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.message.dkim import DKIMKey, SigningUnavailable, UnsignableMessage
     from twisted_sendmail.message.structure import MessagePart, inspect_message
     from twisted_sendmail.queue.signing import DKIMDomain
-    from twisted_sendmail.relay.own_mail import FinalReport, Queued
     from twisted_sendmail.relay.retry_policy import RetryPolicy
+    from twisted_sendmail.relay.send import FinalReport, Queued
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
     from twisted_sendmail.sasl.credentials import Credentials, Token, TokenSource
@@ -276,7 +276,7 @@ _MODULES = {
     "message.structure": "MessagePart inspect_message",
     "message.dkim": "DKIMKey SigningUnavailable UnsignableMessage",
     "queue.signing": "DKIMDomain",
-    "relay.own_mail": "FinalReport Queued",
+    "relay.send": "FinalReport Queued",
     "relay.retry_policy": "RetryPolicy",
     "relay.service": "RelayService",
     "relay.settings": "RelaySettings RouteSettings",

@@ -274,7 +274,7 @@ def _flag(value: object, what: str, _file: str) -> bool:
 
 
 def _path(value: object, what: str, file: str) -> str:
-    """A path. A relative one starts at the folder of the file."""
+    """Return a path; a relative one starts at the folder of the file."""
     path = os.path.expanduser(_text(value, what, file))  # noqa: PTH111 - pathlib costs 1 MB
     return os.path.join(os.path.dirname(file), path)  # noqa: PTH118, PTH120 - the same
 

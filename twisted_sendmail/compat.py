@@ -403,7 +403,7 @@ class SMTPSender(Protocol):
             self.sendError(_exception(error, self.log.str(), addresses))
 
     def _broken(self, failure: Failure) -> None:
-        """An overridden method has raised."""
+        """Take the error that an overridden method has raised."""
         _log.failure("{sender} failed", failure=failure, sender=type(self).__name__)
         self.factory.finish(failure.value)
 

@@ -90,3 +90,19 @@ def test_a_command_may_begin_the_session_again() -> None:
             return [str(reply), forgotten, refused, again == first, mail.code]
 
         assert server.run(converse()) == ["220 2.0.0 blue", [], "greeted", True, 250]
+
+
+def test_the_repr_of_a_connection_shows_its_state() -> None:
+    with memory_server() as server:
+
+        async def converse() -> list[str]:
+            protocol = await open_session(server.clock, submission(server))
+            shown = [protocol.host, repr(protocol)]
+            await protocol.mail("a@example.org")
+            shown.append(repr(protocol))
+            protocol.leave()
+            return shown
+
+        host, *shown = server.run(converse())
+    states = "ready for a message", "in a transaction without a recipient"
+    assert shown == [f"<SubmissionProtocol {host}: {state}>" for state in states]

@@ -233,6 +233,8 @@ LINES = st.lists(
             b"Resent-Bcc: secret@x\r\n",
             b"Message-ID:\r\n",
             b" <folded@x>\r\n",
+            b"date\t: x\r\n",
+            b"Message-ID : <blank@x>\r\n",
             b"From jane Sat\r\n",
             b"\xef\xbb\xbf",
             b"hello\r\n",

@@ -475,6 +475,16 @@ def test_what_may_block_is_done_elsewhere(tmp_path: Path) -> None:
     assert elsewhere.works == 1
 
 
+@pytest.mark.parametrize("sender", [{"sender": "s@x"}, {"sender": None}])
+def test_the_addresses_of_many_recipients_are_parsed_elsewhere(sender: dict[str, Any]) -> None:
+    elsewhere = Elsewhere()
+    for count, works in ((1000, 0), (1001, 1)):
+        addresses = [f"r{number}@x.example" for number in range(count)]
+        message = prepared(HEADER, recipients=addresses, run_blocking=elsewhere, **sender)
+        assert [str(each) for each in message.envelope.recipients] == addresses
+        assert elsewhere.works == works
+
+
 def test_an_envelope_of_its_own() -> None:
     envelope = Envelope("s@x", ["r@x"], ret="HDRS")
     assert envelope is from_header(b"From: f@x\r\nTo: a@x\r\n\r\n", envelope=envelope).envelope

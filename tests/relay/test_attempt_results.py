@@ -321,6 +321,6 @@ def test_what_is_given_up_says_what_was_said_last() -> None:
     queued = message(
         recipients=(replace(one, state=RecipientState.DELIVERED), replace(two, reply="450 no"))
     )
-    (row,) = given_up(queued)
+    (row,) = given_up(queued.pending)
     assert "450 no" in (row.reply or "")
     assert (row.state, expired(row), row.number) == (RecipientState.FAILED, True, 1)

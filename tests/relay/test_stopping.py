@@ -40,6 +40,17 @@ def test_what_is_on_its_way_ends_before_the_queue_is_closed(world: World) -> Non
     assert world.queue(relay) == []
 
 
+def test_the_repr_of_a_relay_shows_its_state(world: World) -> None:
+    host = world.host()
+    host.silent = True
+    relay = world.relay(host)
+    assert repr(relay) == "<RelayService relay.example: running, 0 under way>"
+    world.send(relay, "a@x.example")
+    assert repr(relay) == "<RelayService relay.example: running, 1 under way>"
+    world.stop(relay)
+    assert repr(relay) == "<RelayService relay.example: stopped, 0 under way>"
+
+
 def test_what_waits_for_a_connection_is_in_the_queue_again_at_once(world: World) -> None:
     host = world.host()
     host.silent = True

@@ -49,7 +49,7 @@ def waiting(totals: QueueTotals) -> int:
 
 
 def oldest_age(totals: QueueTotals, now: float) -> float:
-    """Seconds that the oldest message has waited; 0 for none, and after the clock was set back."""
+    """Return the seconds that the oldest message has waited; 0 for none, and after the clock was set back."""
     return 0.0 if totals.oldest is None else max(0.0, now - totals.oldest)
 
 

@@ -161,7 +161,7 @@ class _CatchingReceiver(RecordingReceiver):
 
 
 def _stored(message: ReceivedMessage) -> bytes:
-    """The message after two fields with its envelope, which the content does not hold."""
+    """Return the message after two fields with its envelope, which the content does not hold."""
     envelope = [b"Return-Path: " + message.sender.wire.encode()]
     envelope += [b"Delivered-To: " + str(r).encode() for r in message.recipients]
     return b"\n".join([*envelope, message.content.replace(b"\r\n", b"\n")])

@@ -150,7 +150,7 @@ def _without_login(args: Namespace, host: str) -> Namespace:
 
 
 def _as(args: Namespace, server: str, user: str | None) -> Namespace:
-    """The options for *server*; *user* logs in, unless an option names one, if there is a password or token."""
+    """Return *args* for *server*; *user* logs in, unless an option names one, if there is a password or token."""
     login = PASSWORD_VARIABLE in os.environ or any(
         getattr(args, name, None) is not None for name in LOGIN_OPTIONS
     )
@@ -370,7 +370,7 @@ def _dane_json(dane: DANESurvey | None) -> dict[str, Any] | None:
 
 
 def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any]:
-    """The keys of an account, or of a smarthost of the relay, with which the server can be used.
+    """Return the keys of an account, or of a smarthost of the relay, with which the server can be used.
 
     Empty if it cannot be used.
     """
@@ -402,7 +402,7 @@ def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any
 
 
 def _login_settings(args: Namespace) -> dict[str, Any]:
-    """The keys that name the login, and no secret: a prompt and a password in an account have none."""
+    """Return the keys that name the login, and no secret: a prompt and a password in an account have none."""
     given = {name: getattr(args, name, None) for name in LOGIN_OPTIONS}
     login = {name.replace("_", "-"): value for name, value in given.items() if value is not None}
     if "password-command" in login:
@@ -436,7 +436,7 @@ class Finding(NamedTuple):
 
 
 def findings(survey: Survey, now: datetime) -> list[Finding]:
-    """The findings about an examined server, the worst last."""
+    """Return the findings about an examined server, the worst last."""
     seen = survey.seen
     found = [
         *_servers(survey),

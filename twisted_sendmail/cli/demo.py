@@ -172,7 +172,7 @@ def _to(messages: list[ReceivedMessage], user: str) -> ReceivedMessage:
 
 
 def _is_unchanged(message: ReceivedMessage) -> bool:
-    """After the relay's own Received field comes the message, and nothing else."""
+    """Return True if the message follows the relay's own Received field unchanged, with nothing else."""
     received, from_, rest = message.content.partition(b"From: Alice")
     return received.startswith(b"Received: ") and from_ + rest == MESSAGE_SENT
 
@@ -183,7 +183,7 @@ def _body(message: ReceivedMessage) -> list[str]:
 
 
 def _facts(report: ReceivedMessage) -> list[str]:
-    """The subject of a report, and its lines about the recipient."""
+    """Return the subject of a report, and its lines about the recipient."""
     wanted = ("Subject: Your", "Final-Recipient:", "Status:")
     return [line for line in report.content.decode().splitlines() if line.startswith(wanted)]
 
@@ -233,7 +233,7 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 
 def _without_first_offer(dialogue: list[str]) -> Iterator[str]:
-    """The dialogue, without the reply to the first EHLO: the one inside TLS counts."""
+    """Yield the dialogue, without the reply to the first EHLO: the one inside TLS counts."""
     tls = next((at for at, line in enumerate(dialogue) if line.startswith("C: STARTTLS")), 0)
     for at, line in enumerate(dialogue):
         if at > tls or not line.startswith("S: 250"):
@@ -241,7 +241,7 @@ def _without_first_offer(dialogue: list[str]) -> Iterator[str]:
 
 
 def _of_messages(listing: str) -> Iterator[str]:
-    """The first lines of each message in a listing of the queue, and the sum."""
+    """Yield the first lines of each message in a listing of the queue, and the sum."""
     lines = [line for line in listing.splitlines() if line]
     for line in lines:
         if line[:1] != " " and not line.startswith("route "):
@@ -249,7 +249,7 @@ def _of_messages(listing: str) -> Iterator[str]:
 
 
 def _final_log(log: str) -> Iterator[str]:
-    """The relay's log: each message comes in, and each recipient ends."""
+    """Return the relay's log: each message comes in, and each recipient ends."""
     for found in _LOG_LINE.finditer(log):
         who = _ARRIVED.search(found[2]) or _ENDED.search(found[2])
         if who is not None or "route " in found[2]:
@@ -381,7 +381,7 @@ class DemoRelay:
 
 
 def _free_ports() -> list[int]:
-    """Two ports that are free."""
+    """Return two ports that are free."""
     with socket.socket() as one, socket.socket() as other:
         for each in (one, other):
             each.bind(("127.0.0.1", 0))

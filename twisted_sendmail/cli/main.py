@@ -33,7 +33,7 @@ SUBCOMMANDS = {
 
 
 def console() -> NoReturn:
-    """The entry point of the ``twisted-sendmail`` script."""
+    """Return the entry point of the ``twisted-sendmail`` script."""
     status: object
     try:
         status = main()
@@ -78,7 +78,7 @@ def _parse(words: Sequence[str] | None) -> Namespace:
 
 
 def parser(command: str | None) -> ArgumentParser:
-    """The parser of a command line.
+    """Return the parser of a command line.
 
     :param command: the subcommand whose options it has.
     """

@@ -201,7 +201,7 @@ def _seconds(text: str) -> float:
 
 
 def account_of(args: Namespace) -> Account | None:
-    """The account that the options name, or the default one if no server is given; None: there is none.
+    """Return the account that the options name, or the default one if no server is given; None: there is none.
 
     :raises CommandError: a server is given too.
     :raises InvalidServer: there is no such account, or the file of accounts cannot be used.
@@ -214,7 +214,7 @@ def account_of(args: Namespace) -> Account | None:
 
 
 def server_of_account(account: Account) -> SubmissionServer:
-    """The server of *account*, for a program without options.
+    """Return the server of *account*, for a program without options.
 
     :raises CommandError: the password cannot be read.
     :raises InvalidInput: a value of the account cannot be used.
@@ -229,7 +229,7 @@ def server_of_account(account: Account) -> SubmissionServer:
 def server_of(
     args: Namespace, watch: Callable[[str], None] | None, *, remedy: str
 ) -> SubmissionServer:
-    """The server that the options describe.
+    """Return the server that the options describe.
 
     :param args: those of `with_account_and_url`.
     :param watch: called with each line of the redacted dialogue.
@@ -306,7 +306,7 @@ _OF_ACCOUNT = ("user", "server_name", *CONNECTION_OPTIONS)
 
 
 def with_account_and_url(args: Namespace, account: Account | None) -> Namespace:
-    """*args* with the values of *account* and of the URL for the options that are not given.
+    """Return *args* with the values of *account* and of the URL for the options that are not given.
 
     ``server`` is a URL without settings, ``HOST[:PORT]`` or empty: that of the options, of *account*, or of
     the environment.  ``secret`` and ``ignore_extensions`` are those of *account*.
@@ -454,7 +454,7 @@ def _credentials(args: Namespace, user: str | None) -> Credentials | None:
 
 
 def _token_source(args: Namespace, place: tuple[str, Any] | None) -> TokenSource | None:
-    """A source that reads the file, or runs the command, for each connection and after a refusal.
+    """Return a source that reads the file, or runs the command, for each connection and after a refusal.
 
     :returns: None: there is neither, or what the file gives cannot be read twice, as from a pipe.
     :raises CommandError: the file cannot be read.
@@ -501,7 +501,7 @@ def _oauth_settings(args: Namespace) -> OAuthSettings | None:
 def login_of(
     args: Namespace, account: Account | None
 ) -> tuple[OAuthSettings, str, str | None, str | None]:
-    """The settings of OAuth, the user, and the device and authorization endpoints, for a login.
+    """Return the settings of OAuth, the user, and the device and authorization endpoints, for a login.
 
     :param args: as for ``server_of``; the server may be missing.
     :raises CommandError: the options contradict each other, or a secret cannot be read.
@@ -522,7 +522,7 @@ def login_of(
 
 
 def new_password(args: Namespace, user: str) -> str:
-    """A new password for *user*; a prompt asks for it twice.
+    """Return a new password for *user*; a prompt requests it twice.
 
     :raises CommandError: there is no password, or it cannot be read.
     """

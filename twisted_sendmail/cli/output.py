@@ -56,7 +56,7 @@ def print_error(text: str) -> None:
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that shows stdout; None without a terminal."""
+    """Return the columns of the terminal that shows stdout; None without a terminal."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     import shutil
@@ -103,7 +103,7 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def accepted_line(report: DeliveryReport) -> str:
-    """One line about a message that was accepted for at least one recipient."""
+    """Return one line about a message that was accepted for at least one recipient."""
     accepted, all_ = len(report.accepted), len(report.outcomes)
     number = str(all_) if accepted == all_ else f"{accepted} of {all_}"
     queue_id = f" as {printable(report.queue_id, 100)}" if report.queue_id else ""
@@ -112,7 +112,7 @@ def accepted_line(report: DeliveryReport) -> str:
 
 
 def error_lines(report: DeliveryReport | None, error: SendmailError | None) -> list[str]:
-    """The lines for stderr: first about the message, then about single recipients."""
+    """Return the lines for stderr: first about the message, then about single recipients."""
     lines: list[str] = []
     if error is not None:
         lines.append(str(error) + _nothing_delivered(report, error))
@@ -139,7 +139,7 @@ def error_lines(report: DeliveryReport | None, error: SendmailError | None) -> l
 
 
 def _nothing_delivered(report: DeliveryReport | None, error: SendmailError) -> str:
-    """The end of a line whose error does not state that no recipient has the message."""
+    """Return the end of a line whose error does not state that no recipient has the message."""
     if error.in_doubt or not isinstance(error, (DeliveryCancelled, SendTimeout, ConnectionFailed)):
         return ""
     if report is not None and len(report.untouched) != len(report.outcomes):
@@ -151,14 +151,14 @@ def _nothing_delivered(report: DeliveryReport | None, error: SendmailError) -> s
 
 
 def as_json(value: dict[str, Any]) -> str:
-    """*value* in one line of ASCII, which holds no control characters."""
+    """Return *value* in one line of ASCII, which holds no control characters."""
     return json.dumps(value, ensure_ascii=True)
 
 
 def result_json(
     report: DeliveryReport | None, error: Exception | None, status: int
 ) -> dict[str, Any]:
-    """The object of ``send --json``; ``docs/reference/command-line.md`` describes each name."""
+    """Return the object of ``send --json``; ``docs/reference/command-line.md`` describes each name."""
     outcomes = report.outcomes if report is not None else ()
     source = report if report is not None else error
     return {
@@ -206,7 +206,7 @@ def _reply_json(reply: Reply | None) -> dict[str, Any]:
 
 
 def error_json(error: Exception) -> dict[str, Any]:
-    """The class, the line, the phase and the reply of *error*."""
+    """Return the class, the line, the phase and the reply of *error*."""
     reply = getattr(error, "reply", None)
     return {
         "class": type(error).__name__,
@@ -219,7 +219,7 @@ def error_json(error: Exception) -> dict[str, Any]:
 
 
 def tls_json(tls: TLSFacts | None) -> dict[str, Any] | None:
-    """The facts of a TLS session."""
+    """Return the facts of a TLS session."""
     if tls is None:
         return None
     names = ("version", "cipher", "cipher_bits", "verified_by", "identity", "subject", "issuer")

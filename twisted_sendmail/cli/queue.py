@@ -206,7 +206,7 @@ class QueueRequest:
         return self.by_id and not self.selection.ids
 
     def pages(self, store: Store) -> Iterable[Sequence[QueuedMessage]]:
-        """The messages, some hundred at a time."""
+        """Return the messages, some hundred at a time."""
         return () if self.empty else store.pages(self.selection)
 
     def report_missing(self, found: Iterable[str]) -> ExitStatus:
@@ -221,7 +221,7 @@ class QueueRequest:
 
 
 def _request(args: Namespace) -> QueueRequest:
-    """The queue and the messages that the options select.
+    """Return the queue and the messages that the options select.
 
     :raises CommandError: the options contradict each other, or stdin cannot be read.
     :raises ConfigurationError: the queue cannot be found.
@@ -250,7 +250,7 @@ def _request(args: Namespace) -> QueueRequest:
 
 
 def _place(args: Namespace) -> Path | str:
-    """The place that the options name, or that in the configuration, of which nothing else is read.
+    """Return the place that the options name, or that in the configuration, of which nothing else is read.
 
     :raises CommandError: the options contradict each other.
     :raises ConfigurationError: the configuration cannot be read, or names no queue; or the queue
@@ -279,7 +279,7 @@ def _place(args: Namespace) -> Path | str:
 
 
 def _words_from_stdin() -> list[str]:
-    """The first word of each line."""
+    """Return the first word of each line."""
     if sys.stdin is None:
         raise CommandError("the ids are missing: stdin is closed", ExitStatus.NOINPUT)
     try:
@@ -468,7 +468,7 @@ def _export(args: Namespace) -> ExitStatus:
 
 @contextmanager
 def _export_file(name: str | None) -> Iterator[BinaryIO]:
-    """A new file that is on the disk at the end, and gone after an error; or stdout.
+    """Yield a new file that is on the disk at the end, and gone after an error; or stdout.
 
     :raises CommandError: it cannot be made or written.
     """

@@ -79,7 +79,7 @@ class RelayState(NamedTuple):
         return {name: route.next_attempt for name, route in self.down.items()}
 
     def lines(self) -> Iterator[str]:
-        """The relays that share the queue, and the reasons why no mail goes out, if there are any."""
+        """Yield the relays that share the queue, and the reasons why no mail goes out, if there are any."""
         for relay in self.relays:
             under_way = f"{count(relay.leased, 'message')} under way"
             state = f"runs, {under_way}"
@@ -97,7 +97,7 @@ class RelayState(NamedTuple):
 
 
 def table(messages: Iterable[QueuedMessage], relay: RelayState, width: int | None = None) -> str:
-    """A table of *messages*.
+    """Return a table of *messages*.
 
     :param width: columns of the terminal; None without a terminal.
     """
@@ -147,7 +147,7 @@ def _addresses(message: QueuedMessage) -> list[str]:
 
 
 def totals_line(totals: QueueTotals, now: float, *, of: int | None = None) -> str:
-    """The queue, or a part of it, in one line.
+    """Return the queue, or a part of it, in one line.
 
     :param of: number of messages in the queue, of which *totals* are a part.
     """
@@ -189,7 +189,7 @@ class ListedTotals:
 
 
 def _reasons(message: QueuedMessage, relay: RelayState) -> list[str]:
-    """Why the message is in the queue: the relay's reason, and the last reply of a server."""
+    """Return the reasons why the message is in the queue: the relay's, and the last reply of a server."""
     ours, last = local_cause(message, relay.waits, relay.now), last_reply(message)
     lines = [] if ours is None else [ours]
     if message.owner is not None:
@@ -218,14 +218,14 @@ def _next_try(message: QueuedMessage, relay: RelayState) -> str:
 
 
 def header_lines(content: bytes) -> list[str]:
-    """The lines of the header at the beginning of *content*, escaped."""
+    """Return the lines of the header at the beginning of *content*, escaped."""
     end = content.find(b"\r\n\r\n", 0, MAX_HEADER)
     header = content[: min(end if end >= 0 else len(content), _HEADER_SHOWN)]
     return [printable(line, 1000) for line in header.split(b"\r\n") if line]
 
 
 def message_lines(message: QueuedMessage, header: list[str], relay: RelayState) -> Iterator[str]:
-    """All details of a message.
+    """Yield all details of a message.
 
     :param header: its lines; empty if the content cannot be read.
     """
@@ -290,7 +290,7 @@ def _past(at: float, now: float) -> str:
 
 
 def show_json(message: QueuedMessage, header: list[str], relay: RelayState) -> dict[str, Any]:
-    """The names of :func:`~twisted_sendmail.queue.postqueue_json.message_json`, and more."""
+    """Return the names of :func:`~twisted_sendmail.queue.postqueue_json.message_json`, and more."""
     info, envelope = message.info, message.info.envelope
     return {
         **message_json(message),

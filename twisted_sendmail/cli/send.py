@@ -160,7 +160,7 @@ async def _print_message(args: Namespace, reactor: Any, submission: Submission) 
 
 
 def _for_terminal(octets: bytes) -> bytes:
-    """*octets* with control characters escaped."""
+    """Return *octets* with control characters escaped."""
     lines = octets.decode("utf-8", "backslashreplace").split("\r\n")
     return "\n".join(printable(line, len(line)) for line in lines).encode("utf-8", "replace")
 
@@ -292,7 +292,7 @@ class LongInput:
     repair: TextModeRepair
 
     async def stream(self, reactor: Any) -> AsyncIterator[bytes]:
-        """The whole message; once."""
+        """Yield the whole message; once."""
         yield self.head
         while piece := await off_reactor(reactor, lambda: os.read(self.descriptor, _CHUNK)):
             yield self.repair.feed(piece)
@@ -321,7 +321,7 @@ def _has_parameters(args: Namespace) -> bool:
 def _envelope(
     args: Namespace, sender: str | ReversePath, recipients: Iterable[str | ForwardPath]
 ) -> Envelope:
-    """The envelope with the parameters of RFC 3461 and RFC 8689 that the options give."""
+    """Return the envelope with the parameters of RFC 3461 and RFC 8689 that the options give."""
     notify = frozenset(args.notify.replace(" ", "").split(",")) if args.notify else frozenset()
     return Envelope(
         sender,
@@ -333,7 +333,7 @@ def _envelope(
 
 
 def _submission_of(args: Namespace, account: Account | None) -> Submission:
-    """The message and the envelope.
+    """Return the message and the envelope.
 
     :raises CommandError: a file cannot be read, or the options contradict each other.
     :raises InvalidInput: a value cannot be used.
@@ -368,7 +368,7 @@ def _submission_of(args: Namespace, account: Account | None) -> Submission:
 def _read(
     file: BufferedReader, noun: str, *, at_once: bool = True
 ) -> tuple[Message | LongInput, int | None]:
-    """The content of *file*, with CR CR LF as one line end, and its size if that is known.
+    """Return the content of *file*, with CR CR LF as one line end, and its size if that is known.
 
     :param at_once: False: wait for a pipe only during the delivery, which has a time limit.
     """
@@ -416,7 +416,7 @@ _TYPED = re.compile(
 
 
 def _composed(args: Namespace, account: Account | None) -> Submission:
-    """The message from its parts, and its envelope if reports are asked for."""
+    """Return the message from its parts, and its envelope if reports are asked for."""
     sender = args.sender or (account.from_ if account is not None else None)
     if not sender:
         raise CommandError("a message from its parts needs --from, or an account with the key from")
@@ -484,7 +484,7 @@ def _name_options(error: InvalidInput) -> None:
 
 
 def _bodies(args: Namespace) -> tuple[str | None, str | None]:
-    """The text and the HTML."""
+    """Return the text and the HTML."""
     if args.text is not None and args.text_file is not None:
         raise CommandError("the text is given twice: by --text and by --text-file")
     if args.text_file == "-" and args.html == "-":
@@ -498,7 +498,7 @@ def _bodies(args: Namespace) -> tuple[str | None, str | None]:
 
 
 def _text(name: str | None, noun: str) -> str:
-    """The text in the file *name*, or on stdin, which may be empty."""
+    """Return the text in the file *name*, or on stdin, which may be empty."""
     what = noun
     file, noun = open_input(name, noun)
     with file:
@@ -526,7 +526,7 @@ def _text(name: str | None, noun: str) -> str:
 
 
 def _attachment(word: str) -> Attachment:
-    """The file of ``[TYPE:]FILE``."""
+    """Return the file of ``[TYPE:]FILE``."""
     typed = _TYPED.fullmatch(word)
     media_type, name = (typed[1], typed[2]) if typed else (None, word)
     try:
@@ -546,7 +546,7 @@ def _attachment(word: str) -> Attachment:
 
 
 def _inline(words: Iterable[str]) -> dict[str, Attachment]:
-    """The images of the HTML by the names of their files."""
+    """Return the images of the HTML by the names of their files."""
     images: dict[str, Attachment] = {}
     for each in map(_attachment, words):
         name = each.file_name
@@ -572,7 +572,7 @@ def _headers(given: Iterable[str]) -> dict[str, str]:
 
 
 def _date(text: str) -> datetime:
-    """The date of ``--date``: ISO 8601 with an offset, or with a name of the tz database."""
+    """Return the date of ``--date``: ISO 8601 with an offset, or with a name of the tz database."""
     shown = printable(text, 100)
     # Without a time, fromisoformat would read an offset, as in 2026-07-01-05:00, as the time.
     match = re.fullmatch(
@@ -656,7 +656,7 @@ class UploadProgress:
             self._bar.update(self._task, description="waiting for the server's reply")
 
     def counted(self, message: Message) -> Message:
-        """*message*, whose octets move the bar as they are read."""
+        """Return *message*, whose octets move the bar as they are read."""
         if isinstance(message, AsyncIterable):
             return self._count(message)
         if hasattr(message, "read") and self._total is not None:

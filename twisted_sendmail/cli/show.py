@@ -78,7 +78,7 @@ def _lines(message: MessagePart) -> Iterator[str]:
 
 
 def _tree(part: MessagePart, first: str, others: str) -> Iterator[str]:
-    """The lines of *part*: *first* precedes its own line, and *others* those of its parts."""
+    """Yield the lines of *part*: *first* precedes its own line, and *others* those of its parts."""
     words = [_type(part), _number(part.size, "octet")]
     if part.name is not None:
         words.insert(1, _name(part))

@@ -271,7 +271,7 @@ class _Silence:
             _log.warn("{host}: {note}", host=protocol.host, note=note)
 
     def end(self) -> None:
-        """The server has sent something, or the session is over."""
+        """Stop: the server has sent something, or the session is over."""
         self._ended = True
         if self._timer.active():
             self._timer.cancel()
@@ -328,7 +328,7 @@ async def _starttls(
     context: SSL.Context | None,
     tlsa: TLSARecords | None,
 ) -> bool:
-    """True once TLS is on; False to go on in clear, where that is allowed."""
+    """Begin TLS; return True, or False to go on in clear, where that is allowed."""
     required = server.tls is TLSPolicy.STARTTLS
     if "STARTTLS" not in protocol.session.capabilities:
         if required:
@@ -377,7 +377,7 @@ def host_name() -> str:
 
 
 def _own_name(protocol: SubmissionProtocol) -> str:
-    """A full host name, or an address literal; never a look-up, which may block."""
+    """Return a full host name, or an address literal; never look a name up, which may block."""
     name = socket.gethostname()
     if "." in name.strip("."):
         try:

@@ -1057,7 +1057,7 @@ class PooledConnection:
             self._running.cancel()
 
     def _emptied(self) -> None:
-        """No message is in flight: take another, become idle, or end."""
+        """Take another message, become idle, or end: no message is in flight."""
         pool = self._pool
         while not self.inflight:
             if not self._usable_at(pool.reactor.seconds()):

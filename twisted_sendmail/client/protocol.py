@@ -187,18 +187,21 @@ class SubmissionProtocol(Protocol):
         #: The connection is gone.
         self.gone = False
 
+    def __repr__(self) -> str:
+        return f"<SubmissionProtocol {self.host}: {self.session.confirmed.value}>"
+
     # -- commands --------------------------------------------------------------------------
 
     def ehlo(self, domain: str) -> Deferred[Reply]:
-        """EHLO; the capabilities are in ``session.capabilities`` then (RFC 5321 section 4.1.1.1)."""
+        """Send EHLO; the capabilities are in ``session.capabilities`` then (RFC 5321 section 4.1.1.1)."""
         return self._reply_to(Hello(domain))
 
     def helo(self, domain: str) -> Deferred[Reply]:
-        """HELO, for servers without EHLO."""
+        """Send HELO, for servers without EHLO."""
         return self._reply_to(Hello(domain, Verb.HELO))
 
     def starttls(self, verifier: ServerVerifier) -> Deferred[Reply]:
-        """STARTTLS and, if it is granted, the handshake (RFC 3207).
+        """Send STARTTLS, and do the handshake if it is granted (RFC 3207).
 
         Fires with the reply once the handshake is complete; send EHLO next.
 
@@ -220,7 +223,7 @@ class SubmissionProtocol(Protocol):
         return waiting
 
     def auth(self, mechanism: str, initial: bytes | None = None) -> Deferred[Reply]:
-        """AUTH, with an initial response unless it is None (RFC 4954 section 4)."""
+        """Send AUTH, with an initial response unless it is None (RFC 4954 section 4)."""
         return self._reply_to(Auth(mechanism, initial))
 
     def auth_response(self, response: bytes) -> Deferred[Reply]:
@@ -232,15 +235,15 @@ class SubmissionProtocol(Protocol):
         return self._reply_to(AuthCancel())
 
     def mail(self, sender: str | ReversePath, parameters: Parameters = ()) -> Deferred[Reply]:
-        """MAIL FROM (RFC 5321 section 4.1.1.2)."""
+        """Send MAIL FROM (RFC 5321 section 4.1.1.2)."""
         return self._reply_to(Mail(sender, parameters))
 
     def rcpt(self, recipient: str | ForwardPath, parameters: Parameters = ()) -> Deferred[Reply]:
-        """RCPT TO (RFC 5321 section 4.1.1.3)."""
+        """Send RCPT TO (RFC 5321 section 4.1.1.3)."""
         return self._reply_to(Rcpt(recipient, parameters))
 
     def data(self) -> Deferred[Reply]:
-        """DATA; a 354 asks for :meth:`content`, or :meth:`lone_dot` without a recipient."""
+        """Send DATA; after a 354 send :meth:`content`, or :meth:`lone_dot` without a recipient."""
         return self._reply_to(Data())
 
     def content(self, content: bytes | Readable) -> Deferred[Reply]:
@@ -260,19 +263,19 @@ class SubmissionProtocol(Protocol):
         return self._reply_to(LoneDot())
 
     def bdat(self, chunk: bytes, *, last: bool = True) -> Deferred[Reply]:
-        """BDAT with its chunk (RFC 3030)."""
+        """Send BDAT with its chunk (RFC 3030)."""
         return self._reply_to(Bdat(len(chunk), last), payload=chunk)
 
     def rset(self) -> Deferred[Reply]:
-        """RSET."""
+        """Send RSET."""
         return self._reply_to(Rset())
 
     def noop(self) -> Deferred[Reply]:
-        """NOOP."""
+        """Send NOOP."""
         return self._reply_to(Noop())
 
     def quit(self) -> Deferred[Reply]:
-        """QUIT; the connection is closed after its reply.  :meth:`leave` does not wait for it."""
+        """Send QUIT; the connection is closed after its reply.  :meth:`leave` does not wait for it."""
 
         def close(reply: Reply) -> Reply:
             self.transport.loseConnection()
@@ -547,7 +550,7 @@ class SubmissionProtocol(Protocol):
         self.handshake_completed()
 
     def handshake_completed(self) -> None:
-        """The TLS handshake is complete."""
+        """Continue after the TLS handshake."""
         handshake, self._handshake = self._handshake, None
         if handshake is None or self._verifier is None:
             return
@@ -629,7 +632,7 @@ class SubmissionProtocol(Protocol):
             self.connection_ended(reason)
 
     def connection_ended(self, reason: Failure) -> None:
-        """The transport is gone, and TLS with it."""
+        """Take the end of the transport, and of TLS with it."""
         if self.gone:
             return
         self.gone = True
@@ -671,7 +674,7 @@ class SubmissionProtocol(Protocol):
         return not self.gone and session.over is None and session.closing is None
 
     def lost(self) -> Deferred[None]:
-        """Fires when the connection is gone, for any reason; cancelling it changes nothing."""
+        """Return a Deferred that fires when the connection is gone, for any reason; cancelling it changes nothing."""
         waiting: Deferred[None] = Deferred(
             lambda d: self._lost.remove(d) if d in self._lost else None
         )
@@ -709,7 +712,7 @@ class SubmissionProtocol(Protocol):
         self._dispatch()
 
     def _drop(self, why: SendmailError) -> None:
-        """The session is over: end the transport, timers, content and handshake with it."""
+        """End the transport, timers, content and handshake: the session is over."""
         self.timer.stop()
         if self._input_read is not None:
             self._input_read.cancel()
@@ -827,7 +830,7 @@ class ContentStream:
         protocol.flush(held=True)
 
     def _ended(self, result: Any) -> None:
-        """The source has ended, or failed, or was stopped."""
+        """Send the end of the content: the source has ended, or failed, or was stopped."""
         protocol = self._protocol
         self._running = None
         if not protocol.gone:
@@ -864,12 +867,12 @@ class ContentStream:
             done(answers)
 
     def session_over(self, why: SendmailError) -> None:
-        """The session has ended; between two chunks no reply is owed that says so."""
+        """Pass on the end of the session; between two chunks no reply is owed that would do so."""
         self.stop()
         self.verdict([why])
 
     def flight_written(self) -> None:
-        """The protocol has written what waited."""
+        """Continue: the protocol has written what waited."""
         written, self._written = self._written, None
         if written is not None:
             written.callback(None)
@@ -883,7 +886,7 @@ class ContentStream:
     # -- IPushProducer
 
     def pauseProducing(self) -> None:
-        """The transport takes no more."""
+        """Pause: the transport takes no more."""
         if self._resumed is None:
             self._resumed = Deferred()
             protocol = self._protocol
@@ -891,20 +894,20 @@ class ContentStream:
             protocol.await_event(self, seconds, what)
 
     def resumeProducing(self) -> None:
-        """The transport took what it had."""
+        """Continue: the transport took what it had."""
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
             self._protocol.timer.clear()
             resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """The connection is gone."""
+        """Stop: the connection is gone."""
         self._stopped = True
         self.resumeProducing()
 
 
 def _peer_name(name: str, peer: Any) -> str:
-    """``name[address]:port``, as far as there is one."""
+    """Return ``name[address]:port``, as far as there is one."""
     address, port = getattr(peer, "host", None), getattr(peer, "port", None)
     if address is None:
         # A Unix socket, which may have no name either.

@@ -625,7 +625,7 @@ class ServerVerifier:
         return None if data is None else ChannelBinding(kind, data)
 
     def has_client_certificate(self) -> bool:
-        """True if the client has a certificate of its own for this connection."""
+        """Return True if the client has a certificate of its own for this connection."""
         return self._connection is not None and self._connection.get_certificate() is not None
 
     def keep(self) -> None:

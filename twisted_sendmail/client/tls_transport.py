@@ -100,7 +100,7 @@ class TLSTransport:
             self._write(records[0] if len(records) == 1 else b"".join(records))
 
     def connection_lost(self, reason: Failure) -> None:
-        """The transport is gone."""
+        """Take the end of the transport."""
         self._layer.connectionLost(reason)
         # Break the reference cycles that startTLS makes.
         for name in ("getHandle", "getPeerCertificate"):

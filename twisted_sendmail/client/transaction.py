@@ -279,7 +279,7 @@ class Transaction:
     # -- replies ---------------------------------------------------------------------------
 
     def _data_answered(self, answers: list[CommandResult]) -> None:
-        """MAIL, RCPT and DATA are answered."""
+        """Take the replies to MAIL, RCPT and DATA."""
         *answers, asked = answers
         accepted = self._envelope_accepted(answers)
         if not isinstance(asked, (Reply, CommandNotAllowed)):
@@ -300,14 +300,14 @@ class Transaction:
             self._end_transaction()
 
     def _dot_answered(self, answers: list[CommandResult]) -> None:
-        """The end of a content without recipients is answered, well or not."""
+        """Take the reply, good or not, to the end of a content without recipients."""
         (answer,) = answers
         if isinstance(answer, SendmailError):
             raise answer
         self._end_transaction()
 
     def _envelope_answered(self, answers: list[CommandResult]) -> None:
-        """MAIL and RCPT are answered; chunks may follow."""
+        """Take the replies to MAIL and RCPT; chunks may follow."""
         if not self._envelope_accepted(answers[self._begins_with_rset :]):
             self._end_transaction()
         elif self._all_or_nothing and self._refused:
@@ -318,7 +318,7 @@ class Transaction:
             self._protocol.send_chunks(self._content, self._step, self._may_end)
 
     def _message_answered(self, answers: list[CommandResult]) -> None:
-        """MAIL, RCPT and the only BDAT are answered."""
+        """Take the replies to MAIL, RCPT and the only BDAT."""
         *answers, verdict = answers[self._begins_with_rset :]
         if isinstance(verdict, DeliveryInDoubt):
             self._lost_before_verdict(answers, verdict)
@@ -330,7 +330,7 @@ class Transaction:
         self._end_transaction()
 
     def _content_answered(self, answers: list[Any]) -> None:
-        """The content is answered."""
+        """Take the reply to the content."""
         (answer,) = answers
         if self._content is not None:
             self._size = self._content.size
@@ -369,7 +369,7 @@ class Transaction:
             self._protocol.session.withhold(*names)
 
     def _lost_before_verdict(self, answers: list[CommandResult], verdict: DeliveryInDoubt) -> None:
-        """The connection ended; the replies that came before still count.
+        """Take the end of the connection; the replies that came before still count.
 
         :raises SendmailError: always.
         """
@@ -382,7 +382,7 @@ class Transaction:
         raise verdict
 
     def _note_verdict(self, verdict: CommandResult, phase: str) -> None:
-        """*verdict* holds for every recipient that was not refused before.
+        """Record *verdict* for every recipient that was not refused before.
 
         :raises SendmailError: there is no reply.
         """
@@ -396,7 +396,7 @@ class Transaction:
                 _ = self._refused.setdefault(place, verdict)
 
     def _withdraw(self, *, granted: bool) -> None:
-        """The message is for all or none, and one recipient was refused: deliver to none."""
+        """Deliver to none: the message is for all or none, and one recipient was refused."""
         place, reply = next(iter(self._refused.items()))
         recipient = self._envelope.recipients[place]
         # All recipients before the first refused one were accepted.
@@ -418,7 +418,7 @@ class Transaction:
     # -- the end ---------------------------------------------------------------------------
 
     def _end_transaction(self) -> None:
-        """Every recipient has a result; make the session ready for another transaction."""
+        """Make the session ready for another transaction: every recipient has a result."""
         protocol, session = self._protocol, self._protocol.session
         # A message that follows begins with RSET itself.
         alone = session.idle and not session.completed
@@ -508,7 +508,7 @@ class Transaction:
         self._finish()
 
     def _failed(self, failure: Failure) -> None:
-        """The message's source has failed, or something unexpected."""
+        """Take an error of the message's source, or an unexpected one."""
         error = failure.value
         if isinstance(error, CancelledError) and not isinstance(error, Cancelled):
             error = Cancelled("cancelled")

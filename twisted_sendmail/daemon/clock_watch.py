@@ -127,7 +127,7 @@ class ClockWatch:
                 self._reactor.callFromThread(self.compare)
 
     def _measure_difference(self) -> float:
-        """Wall clock minus monotonic clock, both read at nearly the same moment."""
+        """Return wall clock minus monotonic clock, both read at nearly the same moment."""
         for _ in range(5):
             before = self._monotonic()
             wall = self._wall()

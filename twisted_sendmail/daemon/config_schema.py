@@ -57,17 +57,17 @@ def _key(value_type: ValueType[Any], default: object = None, **options: Any) -> 
 
 
 def _table(table: type[_T]) -> _T:
-    """A table ``[name]``; one that is not written has the defaults of its keys."""
+    """Return a table ``[name]``; one that is not written has the defaults of its keys."""
     return attrs.field(factory=table, metadata={"table": table})
 
 
 def _tables(table: type[_T]) -> tuple[_T, ...]:
-    """A list of tables ``[[name]]``."""
+    """Return a list of tables ``[[name]]``."""
     return attrs.field(default=(), metadata={"tables": table})
 
 
 def _timeouts(value: object, folder: Path) -> Timeouts:
-    """A table from phases of a session to durations; ``false`` waits without end."""
+    """Return a table from phases of a session to durations; ``false`` waits without end."""
     if not isinstance(value, dict):
         remedy = 'write { connect = "10 s", data-end = "20 min" }'
         raise InvalidValue(f"the value is {types.type_name(value)}", remedy)
@@ -82,7 +82,7 @@ def _timeouts(value: object, folder: Path) -> Timeouts:
 
 
 def _senders(value: object, folder: Path) -> tuple[str, ...]:
-    """Patterns of senders: ``jane@example.org``, ``@example.org``, ``<>`` or ``*``."""
+    """Return patterns of senders: ``jane@example.org``, ``@example.org``, ``<>`` or ``*``."""
     given = types.texts(value, folder)
     if not given:
         raise InvalidValue("the list is empty", 'name a sender, "@domain" or "*"')

@@ -96,7 +96,7 @@ class EndpointDescription:
 
 
 def endpoint(value: object, folder: Path) -> EndpointDescription:
-    """A type of configuration values: an endpoint to listen on."""
+    """Return an endpoint to listen on; a type of configuration values."""
     written = text(value, folder)
     match = _ADDRESS_AND_PORT.fullmatch(written)
     if match is not None:

@@ -171,7 +171,7 @@ class RelayDaemon(Service):
             )
 
     def _local_mail(self) -> LocalMail | None:
-        """The figures of the drop directory at the last scan; None before it."""
+        """Return the figures of the drop directory at the last scan; None before it."""
         drop = self.drop
         if drop is None or drop.totals is None:
             return None
@@ -179,7 +179,7 @@ class RelayDaemon(Service):
         return LocalMail(files, oldest, octets, len(drop.stuck))
 
     def _routes_down(self) -> dict[str, float]:
-        """The time of the next attempt of each route that is down."""
+        """Return the time of the next attempt of each route that is down."""
         return waits(self.relay.stats().routes, self._reactor.seconds())
 
     # -- signals -------------------------------------------------------------------------

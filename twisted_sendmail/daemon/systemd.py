@@ -31,16 +31,16 @@ class Notifier:
         self._watchdog: LoopingCall | None = None
 
     def ready(self, status: str) -> None:
-        """The service is up, or has reloaded; *status* is a line for ``systemctl status``."""
+        """Notify that the service is up, or has reloaded; *status* is a line for ``systemctl status``."""
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload has begun; :meth:`ready` ends it."""
+        """Notify that a reload has begun; :meth:`ready` ends it."""
         # Type=notify-reload needs the time; time.monotonic is CLOCK_MONOTONIC.
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The service has begun to stop."""
+        """Notify that the service has begun to stop."""
         self._send("STOPPING=1")
 
     def start_watchdog(self, reactor: Any) -> None:
@@ -76,7 +76,7 @@ def _socket_address(written: str) -> str | None:
 
 
 def _watchdog_timeout(environ: Mapping[str, str]) -> float | None:
-    """Seconds after which systemd kills a service that sent nothing; None: there is no watchdog."""
+    """Return the seconds after which systemd kills a service that sent nothing; None: there is no watchdog."""
     microseconds, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if not (microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0):
         return None

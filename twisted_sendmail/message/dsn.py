@@ -295,7 +295,7 @@ class Report:
         return _part("Delivery status", kind, b"\r\n".join([about_message, *blocks]))
 
     def _about(self, each: ReportedRecipient) -> bytes:
-        """RFC 3464 section 2.3."""
+        """Yield the fields about the message (RFC 3464 section 2.3)."""
         path = each.recipient.path
         kind = "utf-8" if path.needs_smtputf8 else "rfc822"
         diagnostic = None

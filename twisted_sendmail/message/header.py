@@ -23,8 +23,8 @@ LONG_HEADER = 64 * 1024
 #: Characters of a line at which it is folded (RFC 5322 section 2.1.1).
 FOLD_WIDTH = 78
 
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
-_LINES = re.compile(rb"[^\n]*\n(?:[ \t][^\n]*\n)*")
+# A line with its name, if it is a field, and the lines that continue it.
+_LINES = re.compile(rb"(?:([!-9;-~]+)[ \t]*:)?[^\n]*\n(?:[ \t][^\n]*\n)*")
 # May come before the first field, and belongs to the file, not to the message: a byte-order mark,
 # and the separator line of a mailbox file.
 _PREAMBLE = re.compile(rb"(?:\xef\xbb\xbf)?(?:From [^\n]*\n)?(?=[!-9;-~]+[ \t]*:)")
@@ -72,8 +72,8 @@ class Header:
                 # The rest counts as one line that is not a field.
                 found.append(Field("", octets[match.start() :]))
                 break
-            field = _FIELD.match(match[0])
-            found.append(Field(field[1].decode("ascii").lower() if field else "", match[0]))
+            line, name = match.group(0, 1)
+            found.append(Field(name.decode("ascii").lower() if name else "", line))
         return cls(found)
 
     def __contains__(self, name: str) -> bool:

@@ -24,8 +24,9 @@ from __future__ import annotations
 import re
 import secrets
 from contextlib import suppress
-from datetime import datetime, timezone
-from email.utils import format_datetime
+from datetime import datetime
+from email.utils import formatdate
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import header_sender
@@ -61,8 +62,11 @@ _ALMOST_BLIND = re.compile(rb"(?:resent-)?bcc\s*:[^\n]*\n(?:[ \t][^\n]*\n)*\Z", 
 _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 _SPECIAL = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]|=\?")
 
-# For the header that needs nothing, as most do; in lower case, after a line feed.
-_NEEDS_A_CLOSER_LOOK = re.compile(rb"\n(?:bcc|resent-|auto-submitted)").search
+# For the header that needs nothing or little, as most do; in lower case, after a line feed. A blank
+# before the colon is rare.
+_NEEDS_A_CLOSER_LOOK = re.compile(
+    rb"\n(?:bcc|resent-|auto-submitted|(?:date|message-id)[ \t])"
+).search
 _NO_FIELD = re.compile(rb"\n(?![!-9;-~]+[ \t]*:|[ \t]|\Z)").search
 _PLAIN_MESSAGE_ID = re.compile(rb"[ \t]*(<[!-;=?-~]+>)[ \t]*\r\n(?![ \t])")
 
@@ -162,8 +166,10 @@ class HeaderFixer:
             field, there is no header, and the octets are body.
         :param parsed: the section, if it was parsed before.
         """
-        if self._rewrite is None and self._is_complete(section):
-            return section
+        if self._rewrite is None:
+            fixed = self._fixed_at_once(section)
+            if fixed is not None:
+                return fixed
         begin = _end_of_trace(section)
         trace, own = Header.parse(section[:begin]) if begin else Header(()), section[begin:]
         headless = bool(own) and not header_end(own, whole=True)
@@ -233,27 +239,38 @@ class HeaderFixer:
             domain = self._host_name
         return new_message_id(domain)
 
-    def _is_complete(self, section: bytes) -> bool:
-        """Return True and set the facts if *section* clearly needs nothing."""
+    def _fixed_at_once(self, section: bytes) -> bytes | None:
+        """Fix a *section* that clearly needs no more than Date and Message-ID, and set the facts.
+
+        :returns: None for any other section.
+        """
         if not section.isascii() or section[-1:] != b"\n" or section[:1] in {b" ", b"\t"}:
-            return False
+            return None
         lower = b"\n" + section.lower()
         if (
             _NEEDS_A_CLOSER_LOOK(lower)
             or _NO_FIELD(lower)
-            or (self._complete and b"\ndate:" not in lower)
             or (self._qualification is not None and self._qualification.concerns(lower))
             or (self._complete and self._add_from and b"\nfrom:" not in lower)
         ):
-            return False
+            return None
+        missing = b""
+        if self._complete and b"\ndate:" not in lower:
+            missing = _field("Date", date_text(self._now)).octets
         at = lower.find(b"\nmessage-id:")
-        found = _PLAIN_MESSAGE_ID.match(section, at + 11) if at >= 0 else None
-        if found is None:
-            return False
+        if at >= 0:
+            found = _PLAIN_MESSAGE_ID.match(section, at + 11)
+            if found is None:
+                return None
+            self.message_id = found[1].decode("ascii")
+        elif self._complete:
+            if self._sender.mailbox is None:
+                return None
+            self.message_id = self._new_message_id(Header(()))
+            missing += _field("Message-ID", self.message_id).octets
         if b"\nreceived" in lower:
             self.hops = hop_count(section)
-        self.message_id = found[1].decode("ascii")
-        return True
+        return section + missing if missing else section
 
     def _find_facts(self, header: Header) -> None:
         header = Header(header.fields[: header.broken])
@@ -298,7 +315,15 @@ def new_message_id(domain: str) -> str:
 
 def date_text(now: float) -> str:
     """Return *now*, seconds since the epoch, as a date of RFC 5322 in the local time zone."""
-    return format_datetime(datetime.fromtimestamp(int(now), timezone.utc).astimezone())
+    second = int(now)
+    return _date_text(second, datetime.fromtimestamp(second))  # noqa: DTZ006 - the local time
+
+
+# Many messages are made in the same second, and the date costs as much as the rest of their header.
+# The local time is in the key because the zone may change.
+@lru_cache(maxsize=1)
+def _date_text(second: int, _local: datetime) -> str:
+    return formatdate(second, localtime=True)
 
 
 def from_field(mailbox: Mailbox, name: str | None = None) -> Field:

@@ -12,9 +12,11 @@ section 6.2 (binary content).
 from __future__ import annotations
 
 import re
+from collections.abc import Sized
 from contextlib import suppress
 from copy import copy
 from email.message import Message as MIMEMessage
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.addresses import header_recipients, header_sender
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
 SMALL_SIZE = MAX_HEADER
 #: Octets of 8-bit content that is read into memory to be encoded in 7 bits.
 KEPT = 10 * 1024 * 1024
+#: Recipients whose addresses are parsed at once; more may take long.
+MANY_RECIPIENTS = 1000
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 
@@ -379,8 +383,10 @@ async def prepare(
         check_type("envelope", envelope, Envelope, "an Envelope, or sender and recipients")
     if envelope is not None and not (sender is None and recipients is None):
         raise InvalidInput("envelope goes alone", remedy="leave out sender and recipients")
+    many = isinstance(recipients, Sized) and len(recipients) > MANY_RECIPIENTS
     if sender is not None and recipients is not None:
-        envelope = Envelope(sender, recipients)
+        parse = partial(Envelope, sender, recipients)
+        envelope = await run_blocking(parse) if many else parse()
     if envelope is not None:
         small = prepare_small(
             message,
@@ -398,7 +404,7 @@ async def prepare(
     try:
         begin = await content.begin()
         end = header_end(begin, whole=content.ended)
-        run = run_blocking if end > LONG_HEADER else run_inline
+        run = run_blocking if many or end > LONG_HEADER else run_inline
 
         def fixed_header() -> tuple[Envelope, HeaderFixer | None, bytes]:
             header = Header.parse(begin[:end])

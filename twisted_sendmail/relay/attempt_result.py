@@ -257,8 +257,8 @@ def expired(row: QueuedRecipient) -> bool:
     return row.state is RecipientState.FAILED and row.status == EXPIRED
 
 
-def given_up(message: QueuedMessage) -> tuple[QueuedRecipient, ...]:
-    """Return the recipients of a message that the operator expired: none is tried."""
+def given_up(recipients: Sequence[QueuedRecipient]) -> tuple[QueuedRecipient, ...]:
+    """Return *recipients* of a message that the operator expired: none is tried."""
     return tuple(
         [
             attrs.evolve(
@@ -267,7 +267,7 @@ def given_up(message: QueuedMessage) -> tuple[QueuedRecipient, ...]:
                 status=EXPIRED,
                 reply="expired by the operator" + (f"; last: {row.reply}" if row.reply else ""),
             )
-            for row in message.pending
+            for row in recipients
         ]
     )
 
@@ -289,7 +289,7 @@ def due_recipients(
 
 
 def _outcome_before_message(error: BaseException) -> AttemptOutcome:
-    """Outcome by an error before any command of the message."""
+    """Return the outcome of an error before any command of the message."""
     if isinstance(error, (MailerClosed, MailerBusy)):
         return AttemptOutcome.NOT_TRIED
     if isinstance(error, MessageDamaged):
@@ -339,7 +339,7 @@ def _refuses_message(error: BaseException) -> bool:
 def _verdict(
     result: RecipientResult, error: BaseException | None, *, some: bool, hint: str
 ) -> _Verdict:
-    """Verdict on one recipient.
+    """Return the verdict on one recipient.
 
     :param some: another recipient was accepted.
     :param hint: a reason for a refusal that the reply may not name.

@@ -49,7 +49,7 @@ from twisted_sendmail.smtp import (
 from twisted_sendmail.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Collection, Sequence
 
     from twisted.python.failure import Failure
 
@@ -143,13 +143,13 @@ def reports_due(
     policy: RetryPolicy,
     postmaster: PostmasterMail,
     *,
-    dsn: bool,
+    reporting: Collection[str | None],
 ) -> ReportsDue:
     """Return the recipients to report after an attempt.
 
     :param record: the attempt.
     :param postmaster: the mail from and to its sender is not reported.
-    :param dsn: the server that accepted the message reports by itself.
+    :param reporting: servers that report by themselves what they accepted.
     """
     info = message.info
     if info.envelope.sender.mailbox is None or info.automatic or postmaster.silences(message):
@@ -160,7 +160,7 @@ def reports_due(
             continue
         notify = row.recipient.notify
         if row.state is RecipientState.DELIVERED:
-            if not dsn and "SUCCESS" in notify:
+            if "SUCCESS" in notify and row.relay not in reporting:
                 relayed.append(row)
         elif row.state is RecipientState.FAILED:
             if not notify or "FAILURE" in notify:
@@ -296,71 +296,63 @@ class BounceService:
         :param sender: of the report; None: the null one.
         """
         message, info = leased.message, leased.message.info
-        content = leased.content
-        report = Report(
-            self._settings.name,
-            to,
-            tuple(
-                ReportedRecipient(
-                    row.recipient,
-                    action,
-                    row.status or "5.0.0",
-                    row.reply or "",
-                    row.relay,
-                    _time(record.at),
-                    None if until is None else _time(until),
-                )
-                for row, action in rows
-            ),
-            arrived=_time(info.arrived),
-            now=_time(record.at),
-            content=await self._header(message) if content is None else content,
-            whole=content is not None,
-            # RFC 8689 section 5: neither the content nor less protection than it had.
-            ret="HDRS" if info.envelope.require_tls else info.envelope.ret,
-            envid=info.envelope.envid,
-            queue_id=message.id,
-            message_id=new_message_id(self._settings.name),
-            sender=sender,
-        )
-        made, octets = await off_reactor(
-            self._reactor,
-            self._cleaned(
-                report,
-                self._queue.new_id(),
-                record.at,
-                message.id,
-                require_tls=info.envelope.require_tls,
-            ),
-        )
-        found = str(made.envelope.recipients[0])
-        event = Reported(message.id, made.id, report.action.value, printable(found, 320))
-        return evolve(record, reports=((made, octets),)), event
-
-    def _cleaned(
-        self, report: Report, id_: str, now: float, about: str, *, require_tls: bool
-    ) -> Callable[[], tuple[MessageInfo, bytes]]:
-        """Return a function that composes *report*, and prepares it for the queue as any mail."""
+        content = await self._header(message) if leased.content is None else leased.content
+        id_, settings, routing = self._queue.new_id(), self._settings, self._routing
         envelope = Envelope(
-            ReversePath(report.sender), ForwardPath(report.to), require_tls=require_tls
+            ReversePath(sender), ForwardPath(to), require_tls=info.envelope.require_tls
         )
-        origin = f"report on {about}"
-        cleanup = Cleanup(self._policy, envelope, id_, now, origin=origin, own=True)
+        cleanup = Cleanup(
+            self._policy, envelope, id_, record.at, origin=f"report on {message.id}", own=True
+        )
 
-        def clean() -> tuple[MessageInfo, bytes]:
+        def compose() -> tuple[MessageInfo, bytes, DSNAction]:
+            """Compose the report, and prepare it for the queue as any mail; in a thread."""
+            tried = _time(record.at)
+            retried_until = None if until is None else _time(until)
+            report = Report(
+                settings.name,
+                to,
+                tuple(
+                    [
+                        ReportedRecipient(
+                            row.recipient,
+                            action,
+                            row.status or "5.0.0",
+                            row.reply or "",
+                            row.relay,
+                            tried,
+                            retried_until,
+                        )
+                        for row, action in rows
+                    ]
+                ),
+                arrived=_time(info.arrived),
+                now=tried,
+                content=content,
+                whole=leased.content is not None,
+                # RFC 8689 section 5: neither the content nor less protection than it had.
+                ret="HDRS" if info.envelope.require_tls else info.envelope.ret,
+                envid=info.envelope.envid,
+                queue_id=message.id,
+                message_id=new_message_id(settings.name),
+                sender=sender,
+            )
             octets = cleanup.feed(report.to_bytes()) + cleanup.finish()
-            info = cleanup.message_info()
-            to = info.envelope.recipients[0].path.mailbox
+            cleaned = cleanup.message_info()
+            goes_to = cleaned.envelope.recipients[0].path.mailbox
             made = evolve(
-                info,
+                cleaned,
                 # A null sender has no provider: the recipient's accepts their address.
-                route=info.route if report.sender else self._routing.of_report(ReversePath(to)),
-                smtputf8=info.smtputf8 or report.international,
+                route=cleaned.route if sender else routing.of_report(ReversePath(goes_to)),
+                smtputf8=cleaned.smtputf8 or report.international,
                 automatic=True,
             )
-            return made, octets
+            return made, octets, report.action
 
-        return clean
+        made, octets, action = await off_reactor(self._reactor, compose)
+        found = str(made.envelope.recipients[0])
+        event = Reported(message.id, made.id, action.value, printable(found, 320))
+        return evolve(record, reports=((made, octets),)), event
 
     async def _header(self, message: QueuedMessage) -> bytes:
         """Return the first octets of a large message: only its header is returned."""

@@ -4,6 +4,10 @@ A message is leased durably before it comes here, so that no octet of it goes ou
 The caller of ``deliver`` gets the record of each attempt, and makes it durable before the message is
 tried again.
 
+A message goes to ``RECIPIENTS_AT_ONCE`` of its recipients at a time, one part after the other, so that
+other mail does not wait while thousands of results are handled.  When a part ends in anything but
+replies of the server, the recipients after it are not tried, and stay due.
+
 RFC 5321 section 4.5.4, RFC 3461 section 5.2.
 """
 
@@ -20,7 +24,7 @@ from twisted.python.failure import Failure
 
 from twisted_sendmail.client import Job, JobResult
 from twisted_sendmail.message import Content, PreparedMessage
-from twisted_sendmail.queue import AttemptRecord, MessageDamaged, SetAsideReason
+from twisted_sendmail.queue import AttemptRecord, MessageDamaged, RecipientState, SetAsideReason
 from twisted_sendmail.relay.attempt_result import (
     AttemptOutcome,
     classify_attempt,
@@ -41,7 +45,7 @@ from twisted_sendmail.relay.retry_policy import elapsed
 from twisted_sendmail.smtp import DeliveryReport, MailerClosed, SendmailError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from twisted_sendmail.queue import DKIMDomain, LeasedMessage, Queue, QueuedRecipient
     from twisted_sendmail.relay.bounce import BounceService
@@ -50,6 +54,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.route import Route, Slot
 
 _log = Logger(namespace="twisted_sendmail.relay")
+
+#: Largest number of recipients of one message that are sent to in one job, and whose results are
+#: handled in one turn of the reactor.  Postfix takes as many in one transaction.
+RECIPIENTS_AT_ONCE = 1000
 
 
 @attrs.define(eq=False)
@@ -61,12 +69,35 @@ class Attempt:
     on_end: OnEnd
     leased: LeasedMessage
     slot: Slot
-    #: The recipients that are tried.
+    #: The recipients that are to be tried.
     recipients: tuple[QueuedRecipient, ...]
-    #: Time at which it started.
+    #: Time at which the part under way started.
     since: float
     #: None for a message that the operator expired: it is not sent.
     job: Job | None = None
+    #: The results of the parts that have ended, for the record.
+    results: list[QueuedRecipient] = attrs.field(factory=list)
+    counts: bool = False
+    in_doubt: bool = False
+    #: Servers that report by themselves what they accepted, as in ``QueuedRecipient.relay``.
+    reporting: set[str | None] = attrs.field(factory=set)
+
+    @property
+    def part(self) -> tuple[QueuedRecipient, ...]:
+        """The recipients that are tried now; empty: all were tried."""
+        start = len(self.results)
+        return self.recipients[start : start + RECIPIENTS_AT_ONCE]
+
+    def record(self, at: float) -> AttemptRecord:
+        """Return the record of the parts that have ended."""
+        return AttemptRecord(
+            self.leased.message.id,
+            at,
+            tuple(self.results),
+            tried=self.counts,
+            in_doubt=self.in_doubt,
+            lease=self.leased.lease,
+        )
 
 
 #: Called with an attempt, its record, and the events to announce when the record is durable.  Without
@@ -117,31 +148,41 @@ class DeliveryAgent:
         jobs = []
         route.starting()
         for leased, slot in leases:
-            tried = due_recipients(leased.message, now, route.policy.horizon(now))
+            message = leased.message
+            tried = (
+                message.pending
+                if message.expired
+                else due_recipients(message, now, route.policy.horizon(now))
+            )
             attempt = Attempt(route, on_end, leased, slot, tried, now)
             self.under_way.add(attempt)
             # Whatever the error is, the message must not stay leased.
             try:
-                if leased.message.expired:
+                if message.expired:
                     self._give_up(attempt)
-                    continue
-                prepared = stored_message(leased, tried, self._queue)
-                domain = leased.message.info.dkim
-                if domain is not None:
-                    # A domain that is not configured any more does not sign.
-                    prepared.dkim = self._signers.get(domain)
-                lease = leased.lease
-                attempt.job = job = Job(
-                    prepared,
-                    partial(self._on_result, attempt),
-                    now,
-                    may_end=None if lease.term is None else lease.valid,
-                )
-                jobs.append(job)
+                else:
+                    jobs.append(self._new_job(attempt))
             except Exception as e:  # noqa: BLE001
                 self._unexpected(Failure(), attempt, e)
         if jobs:
             route.add(jobs)
+
+    def _new_job(self, attempt: Attempt) -> Job:
+        """Return the job that sends the message to the next part of its recipients."""
+        leased = attempt.leased
+        prepared = stored_message(leased, attempt.part, self._queue)
+        domain = leased.message.info.dkim
+        if domain is not None:
+            # A domain that is not configured any more does not sign.
+            prepared.dkim = self._signers.get(domain)
+        lease = leased.lease
+        attempt.job = Job(
+            prepared,
+            partial(self._on_result, attempt),
+            attempt.since,
+            may_end=None if lease.term is None else lease.valid,
+        )
+        return attempt.job
 
     # -- the end of an attempt -----------------------------------------------------------
 
@@ -152,53 +193,57 @@ class DeliveryAgent:
             self._unexpected(Failure(), attempt, result)
 
     def _process(self, attempt: Attempt, result: JobResult) -> None:
-        message, route = attempt.leased.message, attempt.route
+        message, route, part = attempt.leased.message, attempt.route, attempt.part
         if attempt.leased.content is None and attempt.job is not None:
             _ = Deferred.fromCoroutine(attempt.job.message.close())
         now = self._reactor.seconds()
-        classified = classify_attempt(
-            message,
-            attempt.recipients,
-            result,
-            now=now,
-            policy=route.policy,
-            chance=self._chance,
+        rows, outcome, counts, in_doubt, error = classify_attempt(
+            message, part, result, now=now, policy=route.policy, chance=self._chance
         )
-        if classified.error is not None and not isinstance(classified.error, SendmailError):
-            _log.failure("{id} could not be sent", Failure(classified.error), id=message.id)
-        rows = classified.recipients
+        if error is not None and not isinstance(error, SendmailError):
+            _log.failure("{id} could not be sent", Failure(error), id=message.id)
         route.report_outcome(
             attempt.slot,
-            classified.outcome,
+            outcome,
             rows[0].reply or "" if rows else "",
             expired=any(map(expired, rows)),
         )
-        if classified.outcome is AttemptOutcome.NOT_TRIED:
+        if outcome is not AttemptOutcome.NOT_TRIED:
+            report = result if isinstance(result, DeliveryReport) else None
+            self._announce(attempt, rows, now, report, in_doubt=in_doubt)
+            if outcome is AttemptOutcome.DAMAGED:
+                self._end(attempt, *_damaged(attempt.record(now)))
+                return
+            attempt.results += rows
+            attempt.counts |= counts
+            attempt.in_doubt |= in_doubt
+            if report is not None and report.dsn:
+                attempt.reporting.add(report.host)
+            if outcome is AttemptOutcome.REPLIED and attempt.part:
+                attempt.since = now
+                route.add([self._new_job(attempt)])
+                return
+        if attempt.results or not part:
+            self._report(attempt, now, result)
+        else:
             self._end(attempt, None, ())
-            return
-        report = result if isinstance(result, DeliveryReport) else None
-        self._announce(attempt, rows, now, report, in_doubt=classified.in_doubt)
-        if classified.outcome is AttemptOutcome.DAMAGED:
-            self._end(attempt, *_damaged(attempt.leased, now))
-            return
-        record = AttemptRecord(
-            message.id,
-            now,
-            rows,
-            tried=classified.counts,
-            in_doubt=classified.in_doubt,
-            lease=attempt.leased.lease,
-        )
-        self._report(attempt, record, result, dsn=report is not None and report.dsn)
 
     def _give_up(self, attempt: Attempt) -> None:
         """End a message that the operator expired, without an attempt."""
-        message = attempt.leased.message
-        rows = given_up(message)
+        rows = given_up(attempt.part)
         now = self._reactor.seconds()
         self._announce(attempt, rows, now, None, in_doubt=False)
-        record = AttemptRecord(message.id, now, rows, tried=False, lease=attempt.leased.lease)
-        self._report(attempt, record, MailerClosed("expired by the operator"), dsn=False)
+        attempt.results += rows
+        if attempt.part:
+            _ = self._reactor.callLater(0, self._give_up_rest, attempt)
+        else:
+            self._report(attempt, now, MailerClosed("expired by the operator"))
+
+    def _give_up_rest(self, attempt: Attempt) -> None:
+        try:
+            self._give_up(attempt)
+        except Exception as e:  # noqa: BLE001 - as above
+            self._unexpected(Failure(), attempt, e)
 
     def _announce(
         self,
@@ -248,12 +293,16 @@ class DeliveryAgent:
 
     # -- its record ----------------------------------------------------------------------
 
-    def _report(
-        self, attempt: Attempt, record: AttemptRecord, result: JobResult, *, dsn: bool
-    ) -> None:
+    def _report(self, attempt: Attempt, now: float, result: JobResult) -> None:
         """Make the reports that are due, and end the attempt with them."""
-        policy = attempt.route.policy
-        due = reports_due(attempt.leased.message, record, policy, self._bounce.postmaster, dsn=dsn)
+        record, policy = attempt.record(now), attempt.route.policy
+        due = reports_due(
+            attempt.leased.message,
+            record,
+            policy,
+            self._bounce.postmaster,
+            reporting=attempt.reporting,
+        )
         if not any(due):
             self._end(attempt, record, ())
             return
@@ -267,7 +316,7 @@ class DeliveryAgent:
     ) -> tuple[AttemptRecord, Sequence[Event]]:
         """Record no failure that cannot be reported."""
         if failure.check(MessageDamaged):
-            return _damaged(attempt.leased, record.at)
+            return _damaged(record)
         why = "the report could not be made"
         return self._bounce.postpone(record, attempt.route.policy, why, failure)
 
@@ -289,16 +338,17 @@ class DeliveryAgent:
         if message.expired:
             # No wait applies to a message that the operator expired: it would be tried in a loop.
             aside = SetAsideReason.UNDELIVERABLE
-            record = AttemptRecord(
-                message.id, now, tried=False, aside=aside, lease=attempt.leased.lease
-            )
-            self._end(attempt, record, ())
+            self._end(attempt, attrs.evolve(attempt.record(now), changes=(), aside=aside), ())
             return
+        tried = attempt.recipients[: len(attempt.results)] + attempt.part
         rows, _, _, in_doubt, _ = classify_unexpected_error(
-            attempt.recipients, result, now=now, policy=policy, chance=self._chance
+            tried, result, now=now, policy=policy, chance=self._chance
         )
-        record = AttemptRecord(message.id, now, rows, in_doubt=in_doubt, lease=attempt.leased.lease)
-        self._end(attempt, record, ())
+        delivered = {row.number: row for row in _delivered(attempt.results)}
+        attempt.results = [delivered.get(row.number, row) for row in rows]
+        attempt.counts = True
+        attempt.in_doubt |= in_doubt
+        self._end(attempt, attempt.record(now), ())
 
     def _forget(self, attempt: Attempt) -> None:
         self.under_way.discard(attempt)
@@ -392,7 +442,13 @@ def _original(orcpt: str | None) -> str | None:
     return printable(address if separator and kind.lower() == "rfc822" else orcpt, 320)
 
 
-def _damaged(leased: LeasedMessage, now: float) -> tuple[AttemptRecord, list[Event]]:
-    id_, aside = leased.message.id, SetAsideReason.DAMAGED
-    record = AttemptRecord(id_, now, tried=False, aside=aside, lease=leased.lease)
-    return record, [SetAside(id_, "the stored message is damaged")]
+def _damaged(record: AttemptRecord) -> tuple[AttemptRecord, list[Event]]:
+    """Return *record* for a message that is damaged, and the event for it: no failure is reported."""
+    changes = _delivered(record.changes)
+    aside = SetAsideReason.DAMAGED
+    event = SetAside(record.id, "the stored message is damaged")
+    return attrs.evolve(record, changes=changes, aside=aside), [event]
+
+
+def _delivered(rows: Iterable[QueuedRecipient]) -> tuple[QueuedRecipient, ...]:
+    return tuple([row for row in rows if row.state is RecipientState.DELIVERED])

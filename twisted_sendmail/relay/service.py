@@ -31,10 +31,10 @@ from twisted_sendmail.relay.bounce import BounceService, PostmasterMail
 from twisted_sendmail.relay.delivery import DeliveryAgent
 from twisted_sendmail.relay.events import Event, Interrupted, Observer
 from twisted_sendmail.relay.log import log_event
-from twisted_sendmail.relay.own_mail import Queued, Tracker, enqueue
 from twisted_sendmail.relay.queue_manager import QueueManager
 from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.running_time import RunningTime
+from twisted_sendmail.relay.send import Queued, Tracker, enqueue
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
 from twisted_sendmail.shared_result import SharedResult
 from twisted_sendmail.smtp import (
@@ -289,7 +289,7 @@ class RelayService(Service):
         """Queue one message; the Deferred fires when it would survive a power failure.
 
         :param held: on hold until an operator releases it.
-        :returns: a :class:`~twisted_sendmail.relay.own_mail.Queued`: its ``id``, and ``delivered()``
+        :returns: a :class:`~twisted_sendmail.relay.send.Queued`: its ``id``, and ``delivered()``
             to wait for its end.
         :raises InvalidInput: the message cannot be sent; nothing was queued.
         :raises QueueError: the queue cannot take it.
@@ -386,6 +386,13 @@ class RelayService(Service):
             self._parts.manager.look()
         return result
 
+    def __repr__(self) -> str:
+        state = (
+            "stopping" if self._draining is not None else "running" if self.running else "stopped"
+        )
+        count = 0 if self._parts is None else len(self._parts.agent.under_way)
+        return f"<RelayService {self.settings.name}: {state}, {count} under way>"
+
     def stats(self) -> RelayStats:
         """Return the present state."""
         if self._parts is None:
@@ -405,7 +412,7 @@ class RelayService(Service):
                 _log.failure("an observer of the relay failed")
 
     def _check_tracked(self) -> None:
-        """Another process changed the queue: look whether tracked messages were removed."""
+        """Look whether tracked messages were removed: another process changed the queue."""
         ids = self._tracker.ids
         if not ids or self._checking_tracked:
             return

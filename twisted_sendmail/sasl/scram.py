@@ -292,7 +292,7 @@ class ScramServer:
         return self._server_first.encode()
 
     def proves(self, client_final: bytes) -> bool:
-        """Does the client's last message prove that it has the password?
+        """Return True if the client's last message proves that it has the password.
 
         :raises BindingRefused: the client is on another TLS connection.
         :raises ValueError: the message is malformed.

@@ -100,7 +100,7 @@ class ScramKeys:
         return f"SCRAM-{SCRAM_HASHES[self.hash_name]}${self.iterations}:{salt}${stored}:{server}"
 
     def match(self, password: str) -> bool:
-        """Are these the keys of *password*?  Call it outside the reactor's thread."""
+        """Return True if these are the keys of *password*.  Call it outside the reactor's thread."""
         other = ScramKeys.of(
             password, salt=self.salt, iterations=self.iterations, hash_name=self.hash_name
         )

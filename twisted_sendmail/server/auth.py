@@ -186,7 +186,7 @@ class PortalAccounts:
         return Avatar(avatar, logout)
 
     async def scram_keys(self, user: str, hash_name: str) -> ScramKeys:
-        """A portal has none."""
+        """Return None: a portal has no keys."""
         raise AuthRefused(FAILED)
 
 
@@ -556,7 +556,7 @@ class AuthThrottle:
         self._addresses, self._users, self._known = _Table(), _Table(), _Table()
 
     def __len__(self) -> int:
-        """The number of records, which is bounded."""
+        """Return the number of records, which is bounded."""
         return len(self._addresses) + len(self._users) + len(self._known)
 
     def attempt(self, place: Hashable, user: str) -> LoginAttempt:
@@ -574,11 +574,11 @@ class AuthThrottle:
         return LoginAttempt(self, (place, name), records, known)
 
     def delay(self, failures: int) -> float:
-        """Seconds that a login waits after so many failures."""
+        """Return the seconds that a login waits after so many failures."""
         return min(self.base * 2.0 ** min(failures - 1, 64), MAX_DELAY) if failures > 0 else 0.0
 
     def note_success(self, key: Hashable) -> None:
-        """Called by an attempt: this user, at this address, is not delayed by others."""
+        """Record that this user, at this address, is not delayed by others."""
         now = self.clock.seconds()
         record = self._known.make(key, now)
         record.failures, record.succeeded = 0, now
@@ -613,17 +613,17 @@ class LoginAttempt:
         return max(record.suspicion for record in self._counting)
 
     def undecided(self) -> None:
-        """The accounts failed: the login counts as neither."""
+        """Count the login as neither: the accounts failed."""
         for record in self._records:
             record.pending -= 1
 
     def succeeded(self) -> None:
-        """The login is good."""
+        """Count a good login."""
         self.undecided()
         self._throttle.note_success(self._key)
 
     def failed(self) -> float:
-        """The login failed or was abandoned; return the seconds to wait before the refusal."""
+        """Count a login that failed or was abandoned; return the seconds to wait before the refusal."""
         self.undecided()
         for record in self._records:
             # No higher than the longest delay, or it would take long to come down.

@@ -49,7 +49,7 @@ class ConnectionInfo:
         return client_origin(self.peer, self.local)
 
     def protocol(self, *, smtputf8: bool = False) -> str:
-        """``SMTP``, ``ESMTPSA``, ``LMTPS``, ``UTF8SMTPSA`` …: the ``with`` of a Received field.
+        """Return the ``with`` of a Received field: ``SMTP``, ``ESMTPSA``, ``LMTPS``, ``UTF8SMTPSA`` and so on.
 
         RFC 3848, RFC 6531 section 4.3.
         """

@@ -61,7 +61,7 @@ _NO_KEYS = ScramKeys(bytes(SALT_BYTES), ITERATIONS, bytes(32), bytes(32))
 
 
 async def run_inline(call: Callable[[], bool]) -> bool:
-    """For tests, with few iterations: call it at once."""
+    """Call *call* at once: for tests, with few iterations."""
     return call()
 
 

@@ -20,7 +20,7 @@ next command, the content, or that the client reads our replies.  While a receiv
 awaited there is none.  Arriving octets do not move a deadline: only a whole command does, and for
 content the octets at a least rate (``timeouts``).
 
-**Back-pressure.**  While the client does not read (``pauseProducing``), no command is obeyed.  While
+**Back-pressure.**  While the client does not read (``pauseProducing``), no command is executed.  While
 that lasts, or an answer is awaited, reading pauses as soon as the session's buffer is full; before
 that octets are buffered, so that the end of the connection is noticed.
 
@@ -178,7 +178,7 @@ class SMTPServerProtocol(Protocol):
         self.factory.closed(self)
 
     def pauseProducing(self) -> None:
-        """Obey no command while the client does not read."""
+        """Execute no command while the client does not read."""
         self._blocked = True
         self._regulate()
 
@@ -188,7 +188,7 @@ class SMTPServerProtocol(Protocol):
         self._pump()
 
     def stopProducing(self) -> None:
-        """Obey no command: ``connectionLost`` follows."""
+        """Execute no command: ``connectionLost`` follows."""
         self._blocked = True
 
     @property

@@ -58,11 +58,11 @@ class Receiver:
     id: str = field(default_factory=lambda: os.urandom(6).hex().upper(), init=False)
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> ReceiverReply:
-        """MAIL: accept or refuse the sender and the parameters."""
+        """Accept or refuse the sender and the parameters."""
         return None
 
     def recipient(self, recipient: Recipient) -> ReceiverReply:
-        """RCPT: accept or refuse the recipient; a refused one is forgotten."""
+        """Accept or refuse the recipient; a refused one is forgotten."""
         return None
 
     def trace(self, field: bytes) -> ReceiverReply:
@@ -77,7 +77,7 @@ class Receiver:
         return None
 
     def commit(self) -> Verdict:
-        """All of the content has arrived: keep it.  After the 250 the server is responsible for it.
+        """Keep the message, whose content is complete.  After the 250 the server is responsible for it.
 
         A Reply may also be a success, with another text than ``Ok``.  In LMTP one reply for all,
         or one for each accepted recipient, in order.
@@ -85,7 +85,7 @@ class Receiver:
         return None
 
     def abort(self) -> Awaitable[None] | None:
-        """The message will not be completed: remove what there is of it."""
+        """Return the message will not be completed: remove what there is of it."""
         return None
 
 
@@ -133,11 +133,11 @@ class MessageHandler(ServerHandler):
     # -- the connection -------------------------------------------------------
 
     def hello(self, domain: str, verb: Verb) -> None:
-        """EHLO, HELO or LHLO."""
+        """Answer EHLO, HELO or LHLO."""
         self._connection.hello, self._connection.verb = domain, verb
 
     def start_tls(self) -> None:
-        """STARTTLS."""
+        """Answer STARTTLS."""
         self._start_tls()
 
     def tls_started(self) -> None:
@@ -146,21 +146,21 @@ class MessageHandler(ServerHandler):
         self._auth.log_out()
 
     def auth(self, mechanism: str, initial: bytes | None) -> Reply | Pending:
-        """AUTH."""
+        """Answer AUTH."""
         return self._auth.start(mechanism, initial)
 
     def auth_response(self, response: bytes) -> Reply | Pending:
-        """The response to a challenge."""
+        """Answer the response to a challenge."""
         return self._auth.response(response)
 
     def auth_cancelled(self) -> None:
-        """The client ended the exchange."""
+        """Forget the exchange: the client ended it."""
         self._auth.cancel()
 
     def command(
         self, handle: Callable[[Any, str], object], argument: str
     ) -> Reply | Pending | None:
-        """A command of an extension."""
+        """Answer a command of an extension."""
         return self._ask(_checked, handle, self._connection, argument)
 
     def connection_lost(self) -> None:
@@ -175,7 +175,7 @@ class MessageHandler(ServerHandler):
     # -- the message ----------------------------------------------------------
 
     def mail(self, sender: ReversePath, parameters: MailParameters) -> Reply | Pending | None:
-        """MAIL: make a receiver for the message, and ask it; of a user who sends fast, later."""
+        """Make a receiver for the message, and call its ``sender``; later, for a user who sends fast."""
         rates, local = self._factory.user_rates, self._connection.local
         wait = 0.0 if rates is None or local is None else rates.delay(local.uid)
         if wait is None:
@@ -201,14 +201,14 @@ class MessageHandler(ServerHandler):
         )
 
     def rcpt(self, recipient: Recipient) -> Reply | Pending | None:
-        """RCPT."""
+        """Answer RCPT."""
         if self._receiver is None:
             return LOCAL_ERROR
         self._recipients.append(recipient)
         return self._ask(self._forget_refused, self._receiver.recipient, recipient)
 
     def data(self) -> Reply | Pending | None:
-        """DATA, or the first BDAT: the Received field goes ahead of the content."""
+        """Write the Received field before the content, at DATA or the first BDAT."""
         receiver = self._receiver
         if receiver is None:
             return LOCAL_ERROR
@@ -219,14 +219,14 @@ class MessageHandler(ServerHandler):
         return self._ask(self._abort_refused, receiver.trace, trace)
 
     def chunk(self, data: bytes) -> Reply | Pending | None:
-        """Content."""
+        """Pass content to the receiver."""
         receiver = self._receiver
         if receiver is None:  # it has refused the rest
             return None
         return self._ask(self._abort_refused, receiver.write, data)
 
     def commit(self) -> Reply | Sequence[Reply] | Pending | None:
-        """The end of the content: the receiver is released, and a commit is never aborted."""
+        """Return the end of the content: the receiver is released, and a commit is never aborted."""
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return LOCAL_ERROR

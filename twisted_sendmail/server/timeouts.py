@@ -56,17 +56,17 @@ class ContentClock:
         self.octets = 0
 
     def run(self) -> None:
-        """The client's time runs."""
+        """Start the client's time."""
         if self._since is None:
             self._since = self._clock.seconds()
 
     def stop(self) -> None:
-        """The client's time stops."""
+        """Stop the client's time."""
         if self._since is not None:
             self._used += self._clock.seconds() - self._since
             self._since = None
 
     def left(self, deadlines: ServerTimeouts) -> float:
-        """Seconds that the client has left; negative: it was too slow."""
+        """Return the seconds that the client has left; negative: it was too slow."""
         running = 0.0 if self._since is None else self._clock.seconds() - self._since
         return deadlines.content + self.octets / deadlines.rate - self._used - running

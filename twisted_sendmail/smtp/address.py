@@ -231,7 +231,7 @@ def _is_like_ascii(character: str) -> bool:
 
 
 def _check_literal(literal: str) -> None:
-    """RFC 5321 section 4.1.3."""
+    """Check an address literal (RFC 5321 section 4.1.3)."""
     import ipaddress
 
     inner = literal[1:-1]

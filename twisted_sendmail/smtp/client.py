@@ -513,7 +513,7 @@ class ClientSession:
         )
 
     def _reply_begun(self) -> None:
-        """A part of a reply came: end the session if it cannot become an expected one."""
+        """End the session if a part of a reply cannot become an expected one."""
         if not self._owed:
             if not self._parser.may_be(b"421"):
                 self.finish(_unsolicited(None))
@@ -692,14 +692,14 @@ class ClientSession:
     # -- TLS -------------------------------------------------------------------------------
 
     def begin_tls(self) -> None:
-        """The handshake begins: nothing received before it counts (RFC 3207 section 4.2)."""
+        """Begin the handshake: nothing received before it counts (RFC 3207 section 4.2)."""
         self._parser = ReplyParser()
         self._parser.quoting = not self.redaction
         self.offered_in_clear, self.capabilities = self.capabilities, NO_CAPABILITIES
         self.authenticated = False
 
     def tls_begun(self, note: str) -> None:
-        """The handshake is complete; *note* describes it in the transcript."""
+        """End the handshake; *note* describes it in the transcript."""
         self.secured = True
         self.transcript.add("--", note)
         if self.confirmed is ClientState.HANDSHAKE:
@@ -729,13 +729,13 @@ class ClientSession:
         return True
 
     def _closing_goes_on(self, reply: Reply) -> None:
-        """Another reply came after a 421."""
+        """Note that another reply came after a 421."""
         self._went_on = self._went_on or reply.code != 421
         if self.closing and not any(map(self._ends_message, self._owed_verbs())):
             self.finish(self.closing)
 
     def _owed_verbs(self) -> Iterator[Verb]:
-        """The verbs whose replies are owed, in order."""
+        """Yield the verbs whose replies are owed, in order."""
         for group in self._owed:
             yield from group.verbs[len(group.replies) : group.written]
 
@@ -804,7 +804,7 @@ def _leading_successes(
 
 
 def not_allowed(command: Command, state: ClientState) -> CommandNotAllowed:
-    """The error of a command that does not fit the session."""
+    """Return the error of a command that does not fit the session."""
     return CommandNotAllowed(
         f"{command} not sent",
         phase=command.verb.value,
@@ -814,7 +814,7 @@ def not_allowed(command: Command, state: ClientState) -> CommandNotAllowed:
 
 
 def _unsolicited(reply: Reply | None) -> ProtocolBreach:
-    """A reply, or half of one, that no command waits for."""
+    """Return the error of a reply, or of half of one, that no command waits for."""
     what = "protocol broken"
     return ProtocolBreach(
         what, reply=reply, detail="the server sent a reply that no command waits for"
@@ -822,13 +822,13 @@ def _unsolicited(reply: Reply | None) -> ProtocolBreach:
 
 
 def _too_early(reply: Reply | None) -> UnexpectedResponse:
-    """A positive reply to a content that is not complete."""
+    """Return the error of a positive reply to a content that is not complete."""
     why = "the server answered before the content was complete"
     return UnexpectedResponse("content not awaited", phase="content", reply=reply, detail=why)
 
 
 def _starttls_injected() -> ProtocolBreach:
-    """Octets after the 220 to STARTTLS, which a third party may have inserted."""
+    """Return the error of octets after the 220 to STARTTLS, which a third party may have inserted."""
     why = "plain text follows the reply to STARTTLS: somebody may be tampering with the connection"
     return ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=why)
 
@@ -840,7 +840,7 @@ def _withdrawn() -> DeliveryWithdrawn:
 
 
 def _in_doubt(why: SendmailError) -> DeliveryInDoubt:
-    """The error of a message whose reply will not come, because of *why*."""
+    """Return the error of a message whose reply will not come, because of *why*."""
     error = DeliveryInDoubt(
         "no reply to the end of the message",
         detail=why.what + (f" ({why.detail})" if why.detail else ""),

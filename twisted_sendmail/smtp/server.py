@@ -119,13 +119,13 @@ class ServerHandler:
     """
 
     def hello(self, domain: str, verb: Verb) -> None:
-        """EHLO, HELO or LHLO was accepted; an earlier transaction was aborted."""
+        """Answer EHLO, HELO or LHLO; an earlier transaction was aborted."""
 
     def start_tls(self) -> None:
-        """220 to STARTTLS is in ``output``: write it, then start TLS, then call ``tls_started``."""
+        """Write ``output``, which ends with the 220 to STARTTLS, start TLS, and call ``tls_started``."""
 
     def auth(self, mechanism: str, initial: bytes | None) -> Reply | Pending:
-        """AUTH: 235, a refusal, or 334 with the challenge in base64.
+        """Answer AUTH: 235, a refusal, or 334 with the challenge in base64.
 
         :param initial: the initial response, decoded; None: there was none.
         """
@@ -136,34 +136,34 @@ class ServerHandler:
         return Reply(454, ("4.7.0 Cannot authenticate anyone now",))
 
     def auth_cancelled(self) -> None:
-        """The client cancelled the exchange; the reply has been written."""
+        """End the exchange, which the client cancelled; the reply has been written."""
 
     def command(self, handle: Callable[[Any, str], object], argument: str) -> HandlerReply:
-        """A command of an extension; *handle* is that of the ``ExtensionCommand``."""
+        """Answer a command of an extension; *handle* is that of the ``ExtensionCommand``."""
         return Reply(502, ("5.5.1 Command not implemented",))
 
     def mail(self, sender: ReversePath, parameters: MailParameters) -> HandlerReply:
-        """MAIL."""
+        """Answer MAIL."""
         return None
 
     def rcpt(self, recipient: Recipient) -> HandlerReply:
-        """RCPT."""
+        """Answer RCPT."""
         return None
 
     def data(self) -> HandlerReply:
-        """DATA, or the first BDAT."""
+        """Answer DATA, or the first BDAT."""
         return None
 
     def chunk(self, data: bytes) -> HandlerReply:
-        """Some content, without stuffed dots; a refusal is sent at the end of the content."""
+        """Take some content, without stuffed dots; a refusal is sent at the end of the content."""
         return None
 
     def commit(self) -> HandlerReply | Sequence[Reply]:
-        """All of the content has arrived.  In LMTP one reply for all, or one each recipient."""
+        """Take responsibility for the complete message.  In LMTP return one reply for all, or one for each recipient."""
         return None
 
     def abort(self, reason: str) -> None:
-        """The transaction is over without a message."""
+        """End the transaction without a message."""
 
 
 def _reply(code: int, text: str) -> Reply:
@@ -341,7 +341,7 @@ class ServerSession:
             then(answer)
 
     def tls_started(self) -> None:
-        """The handshake is done; what was sent before it is forgotten (RFC 3207 section 4.2)."""
+        """Continue after the handshake; what was sent before it is forgotten (RFC 3207 section 4.2)."""
         self.transcript.add("--", "TLS started")
         self.tls = True
         self.authenticated = self._esmtp = False
@@ -428,14 +428,14 @@ class ServerSession:
         self._forget()
 
     def _abandon(self) -> None:
-        """The transaction is over: DATA or BDAT was refused."""
+        """End the transaction: DATA or BDAT was refused."""
         if self.state is not ServerState.CLOSED:
             self._abort("refused")
             self.state = _READY
             self._count_refusal("messages")
 
     def _synchronized(self, verb: Verb, *, refused: bool) -> bool:
-        """No octets came before the reply to *verb*; else the session ends.
+        """Return True if no octets came before the reply to *verb*; else end the session.
 
         RFC 2920 section 3.1, RFC 3207 section 4.
 
@@ -451,7 +451,7 @@ class ServerSession:
     # -- lines ----------------------------------------------------------------
 
     def _read_line(self) -> bool:
-        """Obey one line; False when there is none."""
+        """Execute one line; return False if there is none."""
         buffer = self._buffer
         end = buffer.find(b"\r\n")
         limit = MAX_COMMAND_LINE

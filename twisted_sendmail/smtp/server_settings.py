@@ -111,7 +111,7 @@ class ServerSettings:
         return ExtensionTable((*self.extensions, *DERIVED_EXTENSIONS))
 
     def offered_mechanisms(self, *, tls: bool) -> tuple[str, ...]:
-        """The SASL mechanisms that can be used now.
+        """Return the SASL mechanisms that can be used now.
 
         :param tls: the session is inside TLS; without it there is no channel to bind, and no
             certificate of the client.
@@ -126,7 +126,7 @@ class ServerSettings:
     def resolved(
         self, *, certificate: bool | None = None, mechanisms: tuple[str, ...] | None = None
     ) -> ServerSettings:
-        """These settings with every None replaced by what it stands for.
+        """Return these settings with every None replaced by the value that it means.
 
         Explicit values stay, also False.  Applied to its own result it changes nothing.
 

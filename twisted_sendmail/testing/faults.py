@@ -291,7 +291,7 @@ _MOMENTS_OF_CALLS = {
 
 
 def _delayed(_: object) -> None:
-    """Pending while a reply is delayed."""
+    """Return PENDING while a reply is delayed."""
 
 
 class FaultySession(ServerSession):

@@ -27,7 +27,7 @@ RELAY_SILENCE = 60.0
 
 
 def print_queue(settings: DropSettings, options: SendmailOptions) -> None:
-    """``-bp``: print the queue, of an ordinary user only their own messages.
+    """Print the queue (``-bp``), of an ordinary user only their own messages.
 
     :raises CommandError: the queue cannot be read.
     :raises QueueError: the same, by root or the relay's user without a relay.
@@ -38,7 +38,7 @@ def print_queue(settings: DropSettings, options: SendmailOptions) -> None:
 
 
 def flush_queue(settings: DropSettings, options: SendmailOptions) -> None:
-    """``-q``: the selected messages are due now; of an ordinary user only their own.
+    """Make the selected messages due now (``-q``), of an ordinary user only their own.
 
     :raises CommandError: the queue cannot be changed.
     :raises QueueError: the same, by root or the relay's user without a relay.
@@ -127,7 +127,7 @@ def _check_rights(settings: DropSettings) -> None:
 
 
 def _stored(settings: DropSettings, options: SendmailOptions) -> Iterator[dict[str, Any]]:
-    """The messages of the queue, as a relay lists them."""
+    """Yield the messages of the queue, as a relay lists them."""
     _check_rights(settings)
     from twisted_sendmail.admin.local_mail import LocalMail
     from twisted_sendmail.drop import DropDirectory
@@ -164,7 +164,7 @@ _MARKS = {"active": "*", "hold": "!", "undeliverable": "#", "corrupt": "#"}
 
 
 def mailq_lines(answer: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The queue in the format of Postfix's ``mailq``, which programs parse.
+    """Yield the queue in the format of Postfix's ``mailq``, which programs parse.
 
     :param answer: the lines of a relay: messages, and the end.
     """
@@ -206,7 +206,7 @@ def _entry(message: dict[str, Any]) -> Iterator[str]:
 
 
 def _date(at: float) -> str:
-    """``Thu Jan  1 12:00:00``, in local time and in English."""
+    """Return ``Thu Jan  1 12:00:00``, in local time and in English."""
     try:
         return time.ctime(at)[:19]
     except (OverflowError, ValueError, OSError):

@@ -49,7 +49,7 @@ class User(NamedTuple):
 
 
 def current_user() -> User:
-    """The user of this process, from the system; in a container without a name, from the environment."""
+    """Return the user of this process, from the system; in a container without a name, from the environment."""
     uid = os.getuid()
     try:
         entry = pwd.getpwuid(uid)
@@ -69,7 +69,7 @@ def as_utf8(text: str) -> str:
 
 
 def envelope_sender(options: SendmailOptions, user: User, domain: str) -> ReversePath:
-    """The sender: that of ``-f``, or else the user.
+    """Return the sender: that of ``-f``, or else the user.
 
     :param domain: appended to a name without a domain.
     :raises InvalidAddress: ``-f`` gives no address, or several.
@@ -90,7 +90,7 @@ def envelope_of(
     domain: str,
     unusable: list[UnusableRecipient] | None = None,
 ) -> Envelope:
-    """The envelope: recipients of the command line, and with ``-t`` those of the header too.
+    """Return the envelope: recipients of the command line, and with ``-t`` those of the header too.
 
     :param domain: appended to a name without a domain.
     :param unusable: gets the addresses of the header that cannot be used, if there are others; None: such an
@@ -141,7 +141,7 @@ class InputMessage:
 
 
 def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
-    """The octets of *descriptor* with CRLF line ends, up to a lone dot if *dot_ends*."""
+    """Return the octets of *descriptor* with CRLF line ends, up to a lone dot if *dot_ends*."""
     canonical, dot = Canonicalizer(Repair.REPAIR), LoneDotFilter()
     for chunk in _read(descriptor):
         piece = canonical.feed(chunk)
@@ -179,7 +179,7 @@ class LoneDotFilter:
         self.found = False
 
     def feed(self, data: bytes) -> bytes:
-        """The octets that certainly belong to the message."""
+        """Return the octets that certainly belong to the message."""
         if self.found:
             return b""
         held = self._held + data
@@ -190,7 +190,7 @@ class LoneDotFilter:
         return self._without_first(held[:cut])
 
     def finish(self) -> bytes:
-        """The remaining octets, at the end of the input."""
+        """Return the remaining octets, at the end of the input."""
         held, self._held = self._held, b""
         return self._without_first(held)
 
@@ -202,7 +202,7 @@ class LoneDotFilter:
 
 
 def _read_header(pieces: Iterator[bytes]) -> tuple[Header, bytes]:
-    """The header, and the octets of the body that were read with it."""
+    """Return the header, and the octets of the body that were read with it."""
     head = b""
     for piece in pieces:
         head += piece
@@ -213,7 +213,7 @@ def _read_header(pieces: Iterator[bytes]) -> tuple[Header, bytes]:
 
 
 def _parse_header(head: bytes, *, at_end: bool) -> tuple[Header, bytes] | None:
-    """The header in *head* and the rest; None if more octets are needed to tell."""
+    """Return the header in *head* and the rest; None if more octets are needed to find its end."""
     if head.startswith(b"\r\n"):
         return Header(()), head[2:]
     end = head.find(b"\r\n\r\n") + 2

@@ -91,7 +91,7 @@ class SendmailOptions(NamedTuple):
     flush: tuple[tuple[str, str], ...] = ()
 
     def selection(self) -> Selection | None:
-        """The messages that :attr:`flush` selects; None if no message can match."""
+        """Return the messages that :attr:`flush` selects; None if no message can match."""
         from twisted_sendmail.queue import Selection, id_number, id_text
 
         given = dict(self.flush)
@@ -135,7 +135,7 @@ def parse(name: str, words: Sequence[str]) -> SendmailOptions:
 
 
 def _optional_values(words: Sequence[str]) -> list[str]:
-    """*words* with ``-qVALUE`` and ``-dVALUE`` as two words each.
+    """Return *words* with ``-qVALUE`` and ``-dVALUE`` as two words each.
 
     Their value is optional: ``q::`` of ``getopt(3)``, which Python's lacks before 3.14.
     """
@@ -187,7 +187,7 @@ def _mode(options: SendmailOptions, value: str) -> SendmailOptions:
 
 
 def _flush(options: SendmailOptions, value: str) -> SendmailOptions:
-    """``-q``, ``-q30m``, ``-qIid``, ``-qRpart``, ``-qSpart``, and ``-qf`` (in the foreground)."""
+    """Take ``-q``, ``-q30m``, ``-qIid``, ``-qRpart``, ``-qSpart``, and ``-qf`` (in the foreground)."""
     if value[:1] == "!":
         raise CommandError("-q! is not supported; use 'twisted-sendmail queue flush'")
     if value[:1] in {"G", "Q", "L"}:
@@ -232,7 +232,7 @@ def _one_of(letter: str, value: str, *words: str) -> str:
 
 
 def _set_long(options: SendmailOptions, value: str) -> SendmailOptions:
-    """``-O name=value``; other sendmails have hundreds of names, which are ignored."""
+    """Take ``-O name=value``; other sendmails have hundreds of names, which are ignored."""
     name, _, given = value.partition("=")
     name, given = name.strip().lower(), given.strip()
     if name == "ignoredots":
@@ -241,7 +241,7 @@ def _set_long(options: SendmailOptions, value: str) -> SendmailOptions:
 
 
 def _set_short(options: SendmailOptions, value: str) -> SendmailOptions:
-    """``-oi``; all others (``-oem``, ``-odb``, ``-om``) are ignored."""
+    """Take ``-oi``; all others (``-oem``, ``-odb``, ``-om``) are ignored."""
     return options._replace(ignore_dots=True) if value.startswith("i") else options
 
 

@@ -143,7 +143,7 @@ class _LineEndRepair:
         self._cr = b""
 
     def feed(self, data: bytes) -> bytes:
-        """*data* with CRLF line ends."""
+        """Return *data* with CRLF line ends."""
         octets = self._cr + data
         if self._bare is None and (at := octets.find(b"\n")) >= 0:
             self._bare = octets[:at][-1:] != b"\r"

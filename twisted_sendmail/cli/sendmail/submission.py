@@ -89,7 +89,7 @@ def submit_by(account: Account, options: SendmailOptions, user: User, message: I
 
 
 async def _content(reactor: Any, message: InputMessage, fixer: HeaderFixer) -> AsyncIterator[bytes]:
-    """The content, with its header completed; once."""
+    """Yield the content, with its header completed; once."""
     pieces = message.pieces()
     while (piece := await off_reactor(reactor, lambda: next(pieces, None))) is not None:
         octets = fixer.feed(piece)
@@ -110,7 +110,7 @@ def _own_address(account: Account) -> Mailbox:
 
 
 def _with_local_mail(envelope: Envelope, account: Account) -> Envelope:
-    """*envelope* with mail for users of this machine going to the address of the account.
+    """Return *envelope* with mail for users of this machine going to the address of the account.
 
     :raises CommandError: the account has none.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.message import PreparedMessage
     from twisted_sendmail.queue import AttemptRecord, Queue, QueuedMessage
-    from twisted_sendmail.smtp import Envelope, RecipientResult
+    from twisted_sendmail.smtp import Envelope, Recipient, RecipientResult
 
 #: Origin of mail of this process, as the queue shows it.
 ORIGIN = "this process"
@@ -157,7 +157,9 @@ class Queued:
 
 @attrs.define
 class _Tracked:
-    recipients: list[QueuedRecipient]
+    recipients: tuple[Recipient, ...]
+    #: The results so far, by the number of the recipient.
+    rows: dict[int, QueuedRecipient] = attrs.field(factory=dict)
     result: SharedResult[FinalReport] = attrs.field(factory=SharedResult)
     committed: bool = False
 
@@ -175,8 +177,7 @@ class Tracker:
 
     def add(self, id: str, envelope: Envelope) -> Queued:  # noqa: A002 - the field's name
         """Track a message that is about to be committed."""
-        rows = [QueuedRecipient(number, r) for number, r in enumerate(envelope.recipients)]
-        tracked = self._tracked[id] = _Tracked(rows)
+        tracked = self._tracked[id] = _Tracked(envelope.recipients)
         return Queued(id, tracked.result)
 
     def committed(self, id: str) -> None:  # noqa: A002 - the field's name
@@ -197,7 +198,7 @@ class Tracker:
         if tracked is None:
             return
         for row in record.changes:
-            tracked.recipients[row.number] = row
+            tracked.rows[row.number] = row
         if left is None or left.aside is not None:
             self._finish(record.id, aside=left is not None)
 
@@ -209,7 +210,12 @@ class Tracker:
 
     def _finish(self, id_: str, *, aside: bool) -> None:
         tracked = self._tracked.pop(id_)
-        tracked.result.set(FinalReport(id_, tuple(tracked.recipients), aside))
+        rows = tracked.rows
+        outcomes = [
+            rows.get(number) or QueuedRecipient(number, recipient)
+            for number, recipient in enumerate(tracked.recipients)
+        ]
+        tracked.result.set(FinalReport(id_, tuple(outcomes), aside))
 
     def close(self) -> None:
         """Fail the Deferreds that wait: the relay stops."""
