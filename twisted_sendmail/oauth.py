@@ -1059,12 +1059,16 @@ class RefreshTokenCommands(RefreshTokenStore):
 
     def save(self, token: str) -> Deferred[None]:
         """Run the command that stores the token; 30 s at most."""
-        line = Secret(f"{token}\n")
+        line, command = Secret(f"{token}\n"), Command(self._save)
 
         def save() -> None:
-            _ = Command(self._save).run(line.reveal().encode("utf-8"))
+            _ = command.run(line.reveal().encode("utf-8"))
 
-        return off_reactor(self._reactor, save)
+        def end() -> None:
+            # The stop waits for as long; the old token may be invalid by now.
+            _ = self._reactor.callLater(SHUTDOWN_TIMEOUT - 0.5, command.kill)
+
+        return off_reactor(self._reactor, save, end)
 
 
 # -- tokens of other programs -----------------------------------------------------

@@ -115,6 +115,12 @@ async def test_a_command_without_a_token_is_a_temporary_error(reactor: Any, shel
     assert ": the command failed with status 3; run it by hand as the same user" in done.err
 
 
+def test_a_password_command_that_prints_without_end_is_ended(shell: Shell) -> None:
+    done = shell.run_now("check", "smtps://a@x", "--password-command=yes")
+    assert done.status == 65
+    assert "the output of the password command is longer than 65536 octets" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "problem"),
     [

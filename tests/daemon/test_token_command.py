@@ -141,3 +141,29 @@ reactor.run()
     words = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(words, capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("ends_with", ["the token", "the stop"])
+def test_a_stop_of_the_reactor_lets_a_new_refresh_token_be_stored(
+    tmp_path: Path, ends_with: str
+) -> None:
+    """For five seconds at most."""
+    program = """
+import sys
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted_sendmail.oauth import ClientCredentials, RefreshTokenCommands, RefreshTokens
+class Endpoint:
+    reactor = reactor
+    async def request(self, form):
+        reactor.callLater(0.5, reactor.stop)
+        return {"access_token": "a", "refresh_token": "new"}
+store = RefreshTokenCommands(reactor, ["echo", "old"], ["/bin/sh", "-c", sys.argv[1]])
+reactor.callWhenRunning(RefreshTokens(Endpoint(), store).get)
+reactor.run()
+"""
+    seconds = 2 if ends_with == "the token" else 60
+    words = [sys.executable, "-c", program, f"sleep {seconds}; cat >{tmp_path}/stored"]
+    done = subprocess.run(words, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "stored").exists() == (seconds == 2)

@@ -592,19 +592,25 @@ def _from_environment(name: str) -> str:
 def _from_command(words: Sequence[str]) -> str:
     # Stdin is closed to the command: the message may be there.
     try:
-        done = subprocess.run(  # noqa: S603 - the user's own command, as documented
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
+        process = subprocess.Popen(  # noqa: S603 - the user's own command, as documented
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
     except OSError as e:
         raise CommandError(
             f"the password command cannot be run: {e.strerror or type(e).__name__}",
             ExitStatus.NOINPUT,
         ) from None
-    if done.returncode:
+    with process:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        output = process.stdout.read(_MAX_SECRET_BYTES + 1)
+        endless = len(output) > _MAX_SECRET_BYTES
+        if endless:
+            process.kill()
+    if process.returncode and not endless:
         raise CommandError(
-            f"the password command failed with status {done.returncode}", ExitStatus.NOINPUT
+            f"the password command failed with status {process.returncode}", ExitStatus.NOINPUT
         )
-    return _secret_text(done.stdout, "the output of the password command")
+    return _secret_text(output, "the output of the password command")
 
 
 def _prompt(user: str, again: str = "") -> str:

@@ -29,7 +29,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 
 from twisted_sendmail.sasl import ITERATIONS, PLUS, SALT_BYTES, SCRAM_HASHES, ScramKeys
-from twisted_sendmail.secret_file import check_secret_file
+from twisted_sendmail.secret_file import check_secret_file, why_unreadable
 from twisted_sendmail.server.auth import Avatar
 from twisted_sendmail.smtp import (
     InvalidInput,
@@ -289,16 +289,21 @@ def _fits(user: str) -> bool:
     )
 
 
-def _read(path: Path, *, world_readable: bool) -> tuple[dict[str, list[ScramKeys]], dict[str, str]]:
-    """Return the keys by user, and the users by the fingerprint of their certificates."""
+def _lines(path: Path, *, world_readable: bool) -> list[str]:
     check_secret_file(path, world_readable=world_readable)
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        why = str(e.strerror) if isinstance(e, OSError) else "the file is not UTF-8"
-        raise InvalidServer(
-            f"password file {path} cannot be read", detail=why, remedy="check name and permissions"
-        ) from None
+        return path.read_text("utf-8").splitlines()
+    except OSError as e:
+        why, remedy = why_unreadable(path, e)
+        raise InvalidServer(f"password file {why}", remedy=remedy) from None
+    except UnicodeDecodeError:
+        why = f"password file {path} is not UTF-8"
+        raise InvalidServer(why, remedy="save the file as UTF-8") from None
+
+
+def _read(path: Path, *, world_readable: bool) -> tuple[dict[str, list[ScramKeys]], dict[str, str]]:
+    """Return the keys by user, and the users by the fingerprint of their certificates."""
+    lines = _lines(path, world_readable=world_readable)
     entries: dict[str, list[ScramKeys]] = {}
     certificates: dict[str, str] = {}
     for number, line in enumerate(lines, 1):

@@ -22,6 +22,7 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 from zope.interface import implementer
 
 from twisted_sendmail.channel_binding import binding_data, key_exchange_group, usual_binding
+from twisted_sendmail.secret_file import why_unreadable
 from twisted_sendmail.smtp import (
     InvalidServer,
     TLSFacts,
@@ -117,10 +118,8 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(_MAX_KEY)
     except OSError as e:
-        msg = f"{path} cannot be read"
-        raise InvalidServer(
-            msg, detail=str(e.strerror), remedy="check name and permissions"
-        ) from None
+        why, remedy = why_unreadable(path, e)
+        raise InvalidServer(why, remedy=remedy) from None
 
 
 def server_tls_facts(transport: Any) -> TLSFacts:
