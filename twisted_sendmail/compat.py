@@ -165,6 +165,9 @@ class SMTPSender(Protocol):
     timeout: float | None = None
     #: A test may put the ``callLater`` of its clock here, as for Twisted's ``TimeoutMixin``.
     callLater: Any = None
+    # Those of ESMTPSender.
+    _hostname: str | None = None
+    _registered: dict[str, MechanismFactory] | None = None
 
     def __init__(self, identity: bytes | str | None = None, logsize: int = 10) -> None:
         self.identity = identity
@@ -317,7 +320,7 @@ class SMTPSender(Protocol):
                 remedy="give optionsForClientTLS(host) of twisted.internet.ssl, or an object with getContext()",
             )
         secured = policy is TLSPolicy.IMPLICIT
-        name = self._name() or self.factory.destination
+        name = self._hostname or self.factory.destination
         self._named = bool(name)
         if policy is not TLSPolicy.NONE and not name:
             if not secured and creator is None:
@@ -335,7 +338,7 @@ class SMTPSender(Protocol):
             tls=policy,
             trust=trust,
             credentials=credentials,
-            mechanisms=self._mechanisms(),
+            mechanisms=self._registered,
             helo_name=_text(self.identity) if self.identity else None,
             timeouts=_timeouts(self.timeout),
             endpoint=_HandingOver(self),
@@ -350,13 +353,7 @@ class SMTPSender(Protocol):
     def _credentials(self) -> Credentials | None:
         return None
 
-    def _mechanisms(self) -> dict[str, MechanismFactory] | None:
-        return None
-
     def _context_factory(self) -> Any:
-        return None
-
-    def _name(self) -> str | None:
         return None
 
     def _clock(self) -> Any:
@@ -454,6 +451,7 @@ class ESMTPSender(SMTPSender):
     requireAuthentication = True
     requireTransportSecurity = True
     context: Any = None
+    _registered: dict[str, MechanismFactory]
 
     def __init__(
         self,
@@ -468,7 +466,7 @@ class ESMTPSender(SMTPSender):
         self.username = username
         self.secret = secret
         self._hostname = hostname
-        self._registered: dict[str, MechanismFactory] = {}
+        self._registered = {}
         self.context = self._getContextFactory() if contextFactory is None else contextFactory
         self._registerAuthenticators()
 
@@ -495,12 +493,6 @@ class ESMTPSender(SMTPSender):
 
     def _context_factory(self) -> Any:
         return self.context
-
-    def _name(self) -> str | None:
-        return self._hostname
-
-    def _mechanisms(self) -> dict[str, MechanismFactory] | None:
-        return self._registered
 
     def _policy(self) -> TLSPolicy:
         policy = super()._policy()
@@ -998,14 +990,5 @@ def _mailbox(name: str, address: str) -> str:
 def _timeouts(seconds: float | None) -> Timeouts:
     if seconds is None:
         return Timeouts()
-    return Timeouts(
-        greeting=seconds,
-        command=seconds,
-        tls=seconds,
-        auth=seconds,
-        mail=seconds,
-        rcpt=seconds,
-        data_init=seconds,
-        data_block=seconds,
-        data_end=seconds,
-    )
+    phases = "greeting command tls auth mail rcpt data_init data_block data_end"
+    return Timeouts(**dict.fromkeys(phases.split(), seconds))

@@ -96,20 +96,16 @@ class StubMailer:
         server: object = None,
     ) -> Deferred[DeliveryReport]:
         """Record one message; the arguments and errors are those of ``submit``."""
-
-        async def send() -> DeliveryReport:
-            report = await self._send(
-                message,
-                server,
-                all_or_nothing=all_or_nothing,
-                sender=sender,
-                recipients=recipients,
-                envelope=envelope,
-                complete=complete,
-            )
-            return require_acceptance(report)
-
-        return Deferred.fromCoroutine(send())
+        sending = self._send(
+            message,
+            server,
+            all_or_nothing=all_or_nothing,
+            sender=sender,
+            recipients=recipients,
+            envelope=envelope,
+            complete=complete,
+        )
+        return Deferred.fromCoroutine(sending).addCallback(require_acceptance)
 
     def submit(
         self,
@@ -147,14 +143,8 @@ class StubMailer:
             reports = []
             async for item in _each(messages):
                 envelope, message = item if isinstance(item, tuple) else (None, item)
-                report = await self._send(
-                    message,
-                    None,
-                    envelope=envelope,
-                    all_or_nothing=all_or_nothing,
-                    complete=complete,
-                )
-                reports.append(report)
+                given = {"all_or_nothing": all_or_nothing, "complete": complete}
+                reports.append(await self._send(message, envelope=envelope, **given))
             return reports
 
         return Deferred.fromCoroutine(send_many())
@@ -165,27 +155,11 @@ class StubMailer:
         return succeed(None)
 
     async def _send(
-        self,
-        message: Message,
-        server: object,
-        *,
-        sender: str | ReversePath | None = None,
-        recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
-        envelope: Envelope | None,
-        all_or_nothing: bool,
-        complete: bool,
+        self, message: Message, server: object = None, *, all_or_nothing: bool, **given: Any
     ) -> DeliveryReport:
         if self._failures:
             raise self._failures.popleft()
-        prepared = await prepare(
-            message,
-            sender=sender,
-            recipients=recipients,
-            envelope=envelope,
-            now=time.time(),
-            all_or_nothing=all_or_nothing,
-            complete=complete,
-        )
+        prepared = await prepare(message, now=time.time(), all_or_nothing=all_or_nothing, **given)
         pieces = []
         try:
             while piece := await prepared.read():
