@@ -323,6 +323,8 @@ class ClientSession:
     @property
     def next_flight(self) -> bool:
         """True if commands wait to be written and no reply is owed."""
+        if self.confirmed is ClientState.UNWELCOME:
+            return False  # they are not written
         return not self._owed and bool(self._waiting)
 
     @property
