@@ -632,12 +632,10 @@ class _SourceContent(Content):
 
     @property
     def rewindable(self) -> bool:
-        """See :class:`Content`."""
         return self._source.rewindable
 
     @property
     def max_size(self) -> int | None:
-        """See :class:`Content`."""
         if self.size is not None:
             return self.size
         raw = self._source.raw_size
@@ -646,7 +644,6 @@ class _SourceContent(Content):
 
     @property
     def long_line(self) -> int | None:
-        """See :class:`Content`."""
         return self._canonical.long_line
 
     async def begin(self) -> bytes:
@@ -704,7 +701,6 @@ class _SourceContent(Content):
         return octets
 
     def rewind(self) -> None:
-        """See :class:`Content`."""
         self._source.rewind()
         self._canonical = Canonicalizer(self._policy)
         self.ahead, self._skip = self._header, self._old_header
@@ -713,7 +709,6 @@ class _SourceContent(Content):
         self.ended = False
 
     async def close(self) -> None:
-        """See :class:`Content`."""
         self.ended = True
         await self._source.close()
 
@@ -746,7 +741,33 @@ class _SourceContent(Content):
         return self._canonical.finish()
 
 
-class _EncodedHeaders(Content):
+class WrappedContent(Content):
+    """A content that is made of another one as it is read."""
+
+    def __init__(self, content: Content | PreparedMessage) -> None:
+        self._content = content
+        self.size, self.eight_bit = content.size, content.eight_bit
+
+    @property
+    def rewindable(self) -> bool:
+        """See :class:`Content`."""
+        return self._content.rewindable
+
+    @property
+    def long_line(self) -> int | None:
+        """See :class:`Content`."""
+        return self._content.long_line
+
+    def rewind(self) -> None:
+        """See :class:`Content`."""
+        self._content.rewind()
+
+    async def close(self) -> None:
+        """See :class:`Content`."""
+        await self._content.close()
+
+
+class _EncodedHeaders(WrappedContent):
     """A content with the fields of its headers in ASCII.
 
     Its size is without what the headers of parts grow by: SIZE is an estimate (RFC 1870 section 6.1).
@@ -759,20 +780,10 @@ class _EncodedHeaders(Content):
     signature_broken = False
 
     def __init__(self, content: Content) -> None:
-        self._content = content
+        super().__init__(content)
+        self.size = None
         self._ahead = b""
         self.encoder = HeaderEncoder()
-        self.eight_bit = content.eight_bit
-
-    @property
-    def rewindable(self) -> bool:
-        """See :class:`Content`."""
-        return self._content.rewindable
-
-    @property
-    def long_line(self) -> int | None:
-        """See :class:`Content`."""
-        return self._content.long_line
 
     async def begin(self) -> None:
         """Read and encode the header of the message."""
@@ -790,7 +801,6 @@ class _EncodedHeaders(Content):
         self._ahead = b"".join(made)
 
     async def measure(self) -> None:
-        """See :class:`Content`."""
         size, eight_bit = 0, False
         while octets := await self.read():
             size += len(octets)
@@ -799,7 +809,6 @@ class _EncodedHeaders(Content):
         self.rewind()
 
     async def read(self) -> bytes:
-        """See :class:`Content`."""
         octets, self._ahead = self._ahead, b""
         while not octets:
             read = await self._content.read()
@@ -809,25 +818,19 @@ class _EncodedHeaders(Content):
         return octets
 
     def rewind(self) -> None:
-        """See :class:`Content`."""
-        self._content.rewind()
+        super().rewind()
         self._ahead = b""
         self.encoder = self.encoder and HeaderEncoder()
 
-    async def close(self) -> None:
-        """See :class:`Content`."""
-        await self._content.close()
 
-
-class _BrokenLines(Content):
+class _BrokenLines(WrappedContent):
     """A content with its long lines broken, or numbered if it is signed.
 
     Its size is without what it grows by, as that of :class:`_EncodedHeaders`.
     """
 
     def __init__(self, content: Content) -> None:
-        self._content = content
-        self.size, self.eight_bit = content.size, content.eight_bit
+        super().__init__(content)
         self._begin()
 
     def _begin(self) -> None:
@@ -837,17 +840,10 @@ class _BrokenLines(Content):
         self._long_line: int | None = None
 
     @property
-    def rewindable(self) -> bool:
-        """See :class:`Content`."""
-        return self._content.rewindable
-
-    @property
     def long_line(self) -> int | None:
-        """See :class:`Content`."""
         return self._long_line
 
     async def read(self) -> bytes:
-        """See :class:`Content`."""
         while octets := await self._content.read():
             if self._breaker is None and self._long_lines is None:
                 if may_be_signed(octets):
@@ -867,13 +863,8 @@ class _BrokenLines(Content):
         return b"" if breaker is None else breaker.finish()
 
     def rewind(self) -> None:
-        """See :class:`Content`."""
-        self._content.rewind()
+        super().rewind()
         self._begin()
-
-    async def close(self) -> None:
-        """See :class:`Content`."""
-        await self._content.close()
 
 
 def content_changed() -> InvalidMessage:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.dkim import SigningInput, SigningUnavailable
-from twisted_sendmail.message.prepared import Content, content_changed
+from twisted_sendmail.message.prepared import Content, WrappedContent, content_changed
 from twisted_sendmail.message.source import READ_SIZE, RunBlocking, SharedFile, run_inline
 
 if TYPE_CHECKING:
@@ -134,11 +134,11 @@ class _KeptContent(Content):
         self._shared.close()
 
 
-class _SignedContent(Content):
+class _SignedContent(WrappedContent):
     """A content with its signature before it; it is read as it was when it was signed, or not at all."""
 
     def __init__(self, message: PreparedMessage, fields: bytes, read: SigningInput) -> None:
-        self._message = message
+        super().__init__(message)
         self._fields = fields
         self._expected = read.octets_hash
         self.size = len(fields) + read.size
@@ -149,19 +149,11 @@ class _SignedContent(Content):
         self._ahead = self._fields
         self._hash = hashlib.sha256()
 
-    @property
-    def rewindable(self) -> bool:
-        return True
-
-    @property
-    def long_line(self) -> int | None:
-        return self._message.long_line
-
     async def read(self) -> bytes:
         if self._ahead:
             octets, self._ahead = self._ahead, b""
             return octets
-        octets = await self._message.read()
+        octets = await self._content.read()
         if octets:
             self._hash.update(octets)
         elif self._hash.digest() != self._expected:
@@ -169,8 +161,5 @@ class _SignedContent(Content):
         return octets
 
     def rewind(self) -> None:
-        self._message.rewind()
+        super().rewind()
         self._begin()
-
-    async def close(self) -> None:
-        await self._message.close()
