@@ -1,11 +1,12 @@
 """A message on its way: prepared, sent in one transaction or several, a result for each recipient.
 
 A server that announces LIMITS gets the message in several transactions, one after the other, each
-with as many recipients as the limits of the connection allow.  :class:`Job` alone chooses them and
-joins the results, for :func:`deliver` and for the pool, where the transactions of a message may go
-over several connections.
+with as many recipients as the limits of the connection allow.  So does a server that accepts the
+message for some recipients and refuses others as too many: those get it in further transactions, as
+long as each accepts some.  :class:`Job` alone chooses the recipients and joins the results, for
+:func:`deliver` and for the pool, where the transactions of a message may go over several connections.
 
-RFC 9422.
+RFC 9422, RFC 5321 section 4.5.3.1.10.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_status import ServerStatus
@@ -47,8 +48,9 @@ class Following(enum.Enum):
 
     #: None: the job has ended.
     NONE = enum.auto()
-    #: One to the same recipients, without the extensions that the server refused as unknown.
-    SAME_RECIPIENTS = enum.auto()
+    #: One that nobody expected: to the same recipients, without the extensions that the server
+    #: refused as unknown, or to those that were too many.
+    AGAIN = enum.auto()
     NEXT_RECIPIENTS = enum.auto()
 
 
@@ -78,12 +80,16 @@ class Job:
     returned: int = 0
     #: Servers that it cannot be sent to any more.
     tried: frozenset[ServerStatus] = frozenset()
-    # If it takes several transactions: the message to all recipients, the results of the first
-    # recipients, the number of recipients up to the end of the transaction under way, and the first
-    # report with an accepted recipient.
+    # If it takes several transactions: the message to all recipients; these in the order of their
+    # transactions, to which those that were too many are added again, and the part of that order in
+    # the transaction under way; the results so far; the number that the server has accepted at a
+    # time, once it refused others as too many; and the first report with an accepted recipient.
     _whole: PreparedMessage | None = None
-    _results: tuple[RecipientResult, ...] = ()
+    _order: list[Recipient]
+    _begin: int = 0
     _end: int = 0
+    _results: dict[Recipient, RecipientResult]
+    _most: int | None = None
     _accepted: DeliveryReport | None = None
 
     def __init__(
@@ -115,48 +121,70 @@ class Job:
         whole = self._whole or self.message
         if self.all_or_nothing or not whole.rewindable:
             return False
-        recipients = whole.envelope.recipients
-        start = len(self._results)
-        self._end = end = batch_end(recipients, start, limits)
-        if end - start == len(recipients):
+        if self._whole is None:
+            self._order, self._results = [*whole.envelope.recipients], {}
+        begin = self._begin
+        end = batch_end(self._order, begin, limits)
+        self._end = end = end if self._most is None else min(end, begin + self._most)
+        if end - begin == len(whole.envelope.recipients):
             self.message, self._whole = whole, None
             return False
-        self.message, self._whole = whole.to(recipients[start:end]), whole
-        return end < len(recipients)
+        self.message, self._whole = whole.to(tuple(self._order[begin:end])), whole
+        return end < len(self._order)
 
     def end_transaction(self, report: DeliveryReport) -> Following:
         """Take the report of a transaction; return what has to follow.
 
-        If nothing has to, *report* belongs in :meth:`join`; before a transaction to the same
-        recipients, ``message`` has to be read from its beginning.
+        If nothing has to, *report* belongs in :meth:`join`; before :attr:`Following.AGAIN`,
+        ``message`` has to be read from its beginning.
         """
         if report.unsupported:
             self.unsupported |= report.unsupported
             if _nobody_has_it(report) and self.message.rewindable:
-                return Following.SAME_RECIPIENTS
-        whole = self._whole
-        if whole is None or report.error is not None:
+                return Following.AGAIN
+        alone = self._whole is None and len(report.outcomes) < 2  # nearly always
+        if alone or report.error is not None:
             return Following.NONE
-        if self._end == len(whole.envelope.recipients):
+        too_many = self._too_many(report)
+        if self._whole is None:
+            if not too_many:
+                return Following.NONE
+            self._whole = self.message
+            self._order, self._results = [*self.message.envelope.recipients], {}
+            self._end = len(self._order)
+        expected = self._end < len(self._order)
+        if self._begin >= len(self._whole.envelope.recipients) and not report.accepted:
+            return Following.NONE  # it is not their number
+        if too_many:
+            self._most = len(report.accepted)
+            self._order += too_many
+        self._begin = self._end
+        if self._begin == len(self._order):
             return Following.NONE
-        self._results += report.outcomes
+        self._results |= {each.recipient: each for each in report.outcomes}
         if self._accepted is None and report.accepted:
             self._accepted = report
-        whole.rewind()
-        return Following.NEXT_RECIPIENTS
+        self._whole.rewind()
+        return Following.NEXT_RECIPIENTS if expected else Following.AGAIN
+
+    def _too_many(self, report: DeliveryReport) -> list[Recipient]:
+        """Return the recipients of a transaction that the server may accept in the next one."""
+        if self.all_or_nothing or not (report.accepted and self.message.rewindable):
+            return []
+        return [each.recipient for each in report.outcomes if each.too_many]
 
     def join(self, last: DeliveryReport) -> DeliveryReport:
         """Return the report on all recipients, where *last* is that of the last transaction."""
         if self._whole is None:
             return _with_refused(last, self.message)
         envelope = self._whole.envelope
-        results = [*self._results, *last.outcomes]
-        results += [
-            RecipientResult(each, RecipientStatus.UNTOUCHED)
-            for each in envelope.recipients[len(results) :]
-        ]
+        results = self._results | {each.recipient: each for each in last.outcomes}
+        outcomes = tuple(
+            results.get(each) or RecipientResult(each, RecipientStatus.UNTOUCHED)
+            for each in envelope.recipients
+        )
         joined = replace(
-            self._accepted or last, envelope=envelope, outcomes=tuple(results), error=last.error
+            self._accepted or last, envelope=envelope, outcomes=outcomes, error=last.error
         )
         joined = _with_refused(joined, self._whole)
         if joined.error is not None:
@@ -178,7 +206,7 @@ class Job:
         """Return a report with *status* for the recipients of the transaction under way."""
         message, recipients = self.message, self.message.envelope.recipients
         if self._whole is not None:
-            recipients = self._whole.envelope.recipients[len(self._results) : self._end]
+            recipients = tuple(self._order[self._begin : self._end])
         return DeliveryReport(
             message.envelope,
             tuple(RecipientResult(each, status) for each in recipients),
@@ -276,7 +304,7 @@ async def send_job(
     """Send *job* over a session, as :func:`deliver` does.
 
     :param reconnect: opens another session, where the job can go again without an extension that the
-        server refused as unknown, and the session is over.
+        server refused as unknown, and the session is over; not if the message was accepted for some.
     """
     while True:
         more = job.begin_transaction(protocol.session.capabilities.limits)
@@ -294,10 +322,10 @@ async def send_job(
                 ended = ConnectionClosed("connection closed", detail=why)
                 ended.at(host=report.host, tls=report.tls, transcript=report.transcript)
                 return job.join(replace(report, outcomes=(), error=ended))
-            if reconnect is None:
+            if reconnect is None or report.accepted:
                 return job.join(report)
             protocol = await reconnect()
-        if following is Following.SAME_RECIPIENTS:
+        if following is Following.AGAIN:
             job.message.rewind()
 
 
@@ -315,7 +343,7 @@ def _transact(job: Job, protocol: SubmissionProtocol, *, last: bool) -> Deferred
     return answered
 
 
-def batch_end(recipients: tuple[Recipient, ...], start: int, limits: Mapping[str, int]) -> int:
+def batch_end(recipients: Sequence[Recipient], start: int, limits: Mapping[str, int]) -> int:
     """Return the end of the longest run of *recipients* from *start* that keeps within *limits*."""
     end = min(len(recipients), start + limits.get("RCPTMAX", len(recipients)))
     most_domains = limits.get("RCPTDOMAINMAX", len(recipients))

@@ -50,7 +50,7 @@ class Postbox(ScriptedServer):
         self.world = world
         self.after_refusal = after_refusal
         self._sender: str | None = None
-        self._recipients: list[str] = []
+        self.recipients: list[str] = []
         self._rset_wanted = False
         world.servers.append(self)
 
@@ -79,7 +79,7 @@ class Postbox(ScriptedServer):
             super()._default(key, line)
 
     def _forget(self) -> None:
-        self._sender, self._recipients = None, []
+        self._sender, self.recipients = None, []
 
     def _on_mail(self, line: str) -> Action:
         if self._rset_wanted:
@@ -98,16 +98,16 @@ class Postbox(ScriptedServer):
         recipient = line.partition("<")[2].partition(">")[0]
         if recipient.startswith("gone"):
             return "550 5.1.1 nobody here by that name"
-        self._recipients.append(recipient)
+        self.recipients.append(recipient)
         return "250 2.1.5 ok"
 
     def _on_data(self, line: str) -> Action:
-        if not self._recipients and self.after_refusal is not AfterRefusal.SAYS_YES:
+        if not self.recipients and self.after_refusal is not AfterRefusal.SAYS_YES:
             return "554 5.5.1 no valid recipients"
         return "354 go ahead"
 
     def _on_bdat(self, line: str) -> Action:
-        if self._rset_wanted or not self._recipients:
+        if self._rset_wanted or not self.recipients:
             return self._no_chunk("503 5.5.1 no valid recipients")
         return "250 2.0.0 ok"
 
@@ -120,13 +120,13 @@ class Postbox(ScriptedServer):
 
     def _end(self, *, chunk: bool) -> Action:
         content = self.messages[-1]
-        if not self._recipients and self.after_refusal is AfterRefusal.SAYS_YES:
+        if not self.recipients and self.after_refusal is AfterRefusal.SAYS_YES:
             if not chunk:
                 self._forget()
             return "250 2.0.0 Ok: nobody gets it"
-        if self._rset_wanted or not self._recipients:
+        if self._rset_wanted or not self.recipients:
             return self._no_chunk("503 5.5.1 no valid recipients")
-        sender, recipients = self._sender or "", tuple(self._recipients)
+        sender, recipients = self._sender or "", tuple(self.recipients)
         if b"X-Refuse" in content:
             self._forget()
             refused = "554 5.6.0 not with this header"

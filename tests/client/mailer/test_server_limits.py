@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.client.mailer.conftest import Post, a_message, statuses
-from tests.client.mailer.postbox import CHUNKING, PIPELINING
-from tests.client.scripted_server import CLOSE, RESET, SILENT
+from tests.client.mailer.postbox import CHUNKING, PIPELINING, Postbox
+from tests.client.scripted_server import CLOSE, RESET, SILENT, Action
 from tests.deferreds import Result
 from twisted_sendmail import (
     Cancelled,
@@ -67,6 +67,41 @@ def test_a_message_that_is_more_transactions_than_mailmax_goes_over_several_conn
     assert mailmax == max(transactions(post))
     assert -(-5 // mailmax) == post.endpoint.attempts
     assert (1, 0) == (mailer.stats().accepted, mailer.stats().failed)
+
+
+def two_at_a_time(server: Postbox, key: str, _: str) -> Action:
+    too_many = key == "RCPT" and len(server.recipients) >= 2
+    return "452 4.5.3 too many" if too_many else None
+
+
+@OFFERS
+@pytest.mark.parametrize("connections", [1, 3])
+def test_a_limit_that_the_server_does_not_tell_is_found_out(
+    post: Post, offers: Any, connections: int
+) -> None:
+    """Other messages are in flight on the same connections."""
+    post.world.fault = two_at_a_time
+    mailer = post.mailer(post.world.server(offers=offers), connections=connections)
+    messages = [a_message(n, recipients(5 if n % 2 else 2, f"user{n}-")) for n in range(8)]
+    results = post.send(mailer, *messages)
+    assert [set(statuses(result.get())) for result in results] == [{ACCEPTED}] * 8
+    assert {1} == set(delivered(post).values())
+    assert 28 == len(delivered(post))
+    assert [str(each.recipient) for each in results[1].value.outcomes] == recipients(5, "user1-")
+
+
+@OFFERS
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_who_was_accepted_is_known_when_no_other_connection_can_be_had(
+    post: Post, offers: Any, end: Any
+) -> None:
+    key = "BDAT_LAST#1" if "CHUNKING" in offers else ".#1"
+    post.world.fault = two_at_a_time
+    server = post.world.server({key: ("250 2.0.0 queued", end)}, offers=offers)
+    mailer = post.mailer(server, ConnectionRefusedError("no"))
+    (result,) = post.send(mailer, a_message("a", recipients(3)))
+    assert [ACCEPTED, ACCEPTED] == statuses(result.report)[:2]
+    assert result.report.outcomes[2].transient
 
 
 def test_own_limit_of_messages_counts_messages(post: Post) -> None:
