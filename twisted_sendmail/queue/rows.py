@@ -19,20 +19,26 @@ from twisted_sendmail.smtp import Envelope, ForwardPath, InvalidInput, Recipient
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Columns of ``message``, in the order of ``decode``.
-MESSAGE = (
-    "number, arrived, sender, parameters, size, origin, uid, body, pieces, checksum, route, due, "
-    "attempts, leased, held, expired, doomed, warned, interrupted, aside, "
-    "CASE WHEN held THEN -ran ELSE (SELECT ran FROM about) - ran END"
-)
-#: Places of some of them.
-BODY, PIECES, LEASED = 7, 8, 13
+#: Places of some columns of ``message``; the last two follow those that ``decode`` takes.
+BODY, PIECES, OWNER, FENCE = 7, 8, 21, 22
 #: Columns of ``recipient``, in the order of ``decode``.
 RECIPIENT = "number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay"
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _STATES = {state.value: state for state in RecipientState}
 #: Errors that damaged values of a row cause.
 _DAMAGE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, InvalidInput)
+
+
+def message_columns(leased: str) -> str:
+    """Return the columns of ``message``, in the order of ``decode``.
+
+    :param leased: the condition for a message that is leased.
+    """
+    return (
+        "number, arrived, sender, parameters, size, origin, uid, body, pieces, checksum, route, due, "  # noqa: S608
+        f"attempts, {leased}, held, expired, doomed, warned, interrupted, aside, "
+        "CASE WHEN held THEN -ran ELSE (SELECT ran FROM about) - ran END"
+    )
 
 
 class Damaged(ValueError):

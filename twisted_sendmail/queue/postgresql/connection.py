@@ -1,6 +1,6 @@
 """A connection to PostgreSQL that finds out in time that it is lost, and never cancels a commit.
 
-Every statement goes through :meth:`PostgreSQLConnection.execute` or ``run``.  Nothing depends on the
+Every statement goes through :meth:`PostgreSQLConnection.execute`, ``rows`` or ``run``.  Nothing depends on the
 session: settings are of the transaction, and with a pooler no statement is prepared, so that
 PgBouncer may pool transactions.
 """
@@ -170,7 +170,7 @@ class PostgreSQLConnection:
     def execute(self, sql: str, parameters: Parameters = ()) -> int:
         """Run one statement that changes something; return the number of rows it concerns."""
         self.changes += 1
-        return int(self._cursor.execute(sql.encode(), parameters).rowcount)
+        return int(self._cursor.execute(_statement(sql), parameters).rowcount)
 
     def rows(
         self,
@@ -186,11 +186,11 @@ class PostgreSQLConnection:
         :param prepare: False: plan it each time, for its parameters.
         """
         self.changes += changes
-        return self._cursor.execute(sql.encode(), parameters, prepare=prepare).fetchall()
+        return self._cursor.execute(_statement(sql), parameters, prepare=prepare).fetchall()
 
     def row(self, sql: str, parameters: Parameters = ()) -> Any:
         """Return the first row of a query, or None."""
-        return self._cursor.execute(sql.encode(), parameters).fetchone()
+        return self._cursor.execute(_statement(sql), parameters).fetchone()
 
     def value(self, sql: str, parameters: Parameters = ()) -> Any:
         """Return the first column of the first row of a query, or None."""
@@ -250,6 +250,11 @@ class PostgreSQLConnection:
     def close(self) -> None:
         """Close the connection; uncommitted changes are lost."""
         self._psycopg.close()
+
+
+def _statement(sql: str) -> bytes:
+    """Return *sql* as the driver takes it: statements of ``sql_store`` have ``?`` for a parameter."""
+    return sql.replace("?", "%s").encode()
 
 
 #: Errors of the driver.

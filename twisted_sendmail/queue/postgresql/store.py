@@ -1,4 +1,4 @@
-"""The queue's tables in PostgreSQL and every SQL statement on them; synchronous and without Twisted.
+"""The queue in PostgreSQL: leases, commits, and statements that ``sql_store`` has not; without Twisted.
 
 How messages move through the tables is described in ``queue.store``.  Several relays and commands use
 the tables at the same time, each with a connection of its own, in transactions that read what is
@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.logger import Logger
 
-from twisted_sendmail.queue.errors import LeaseLost, QueueError, QueueUnusable
-from twisted_sendmail.queue.ids import id_number, id_text
+from twisted_sendmail.queue.errors import QueueError, QueueUnusable
+from twisted_sendmail.queue.ids import id_number
 from twisted_sendmail.queue.interface import RecoveryReport
 from twisted_sendmail.queue.models import (
     ClusterState,
@@ -42,13 +42,8 @@ from twisted_sendmail.queue.models import (
     Lease,
     LeasedMessage,
     LeaseTerm,
-    QueueAction,
-    QueueActionResult,
     QueuedMessage,
-    QueueTotals,
     RelayNode,
-    Selection,
-    SetAsideReason,
 )
 from twisted_sendmail.queue.postgresql.address import WEAKER, DatabaseAddress
 from twisted_sendmail.queue.postgresql.connection import (
@@ -63,27 +58,14 @@ from twisted_sendmail.queue.postgresql.driver import psycopg
 from twisted_sendmail.queue.postgresql.process import has_ended, process_name
 from twisted_sendmail.queue.postgresql.schema import READY, prepare
 from twisted_sendmail.queue.rows import (
-    BODY,
-    PIECES,
-    Damaged,
+    FENCE,
+    OWNER,
     content_checksum,
-    decode,
-    decode_damaged,
-    encode,
 )
+from twisted_sendmail.queue.sql_store import SQLStore, Standing
 from twisted_sendmail.queue.store import (
-    CLEAR_LIMIT,
-    SWEEP_PIECES,
-    ContentPlace,
-    Pieces,
-    Store,
     StoreState,
-    applies,
     cannot_queue,
-    intact,
-    message_damaged,
-    new_message,
-    settled_recipients,
 )
 from twisted_sendmail.smtp import printable
 
@@ -107,17 +89,6 @@ _MISSED = 0.6
 # Milliseconds that a transaction waits for a lock of another, and that it may be idle.
 _LOCK_TIMEOUT, _IDLE_TIMEOUT = 10_000, 30_000
 
-_MESSAGE = (
-    "number, arrived, sender, parameters, size, origin, uid, body, pieces, checksum, route, due, "
-    "attempts, owner IS NOT NULL, held, expired, doomed, warned, interrupted, aside, "
-    "CASE WHEN held THEN -ran ELSE (SELECT ran FROM about) - ran END, owner, fence"
-)
-# Columns that ``decode`` takes, and the two after them.
-_DECODED = 21
-_OWNER, _FENCE = 21, 22
-_RECIPIENT = (
-    "message, number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay"
-)
 # Columns of new rows with their types, and the values of the others.
 _NEW_MESSAGE = {
     "number": "bigint",
@@ -179,15 +150,6 @@ _INSERT = (
     f"contents AS ({_insertion('content', _NEW_CONTENT, {})}) "
     f"{_insertion('recipient', _NEW_RECIPIENT, _NEW_RECIPIENT_STATE)}"
 )
-_DEFERRED = (
-    "attempts > 0 OR EXISTS (SELECT FROM recipient r WHERE r.message = message.number "
-    "AND r.status IS NOT NULL)"
-)
-_QUEUE_NAME = (
-    "CASE WHEN aside = 'undeliverable' THEN aside WHEN aside IS NOT NULL THEN 'corrupt' "
-    "WHEN held THEN 'hold' WHEN owner IS NOT NULL THEN 'active' "
-    f"WHEN {_DEFERRED} THEN 'deferred' ELSE 'incoming' END"
-)
 # Leases of both kinds in one statement; one that another relay is leasing is left to it.
 _LEASE = f"""
     WITH fresh AS (
@@ -198,7 +160,7 @@ _LEASE = f"""
             AND due <= %(now)s ORDER BY due, number LIMIT %(retries)s FOR UPDATE SKIP LOCKED
     ), found AS (SELECT number FROM fresh UNION ALL SELECT number FROM old)
     UPDATE message SET owner = %(owner)s, fence = fence + 1 FROM found
-    WHERE message.number = found.number RETURNING message.number, retried
+    WHERE message.number = found.number RETURNING message.number, retried, due
 """  # noqa: S608
 # Due in a future that a clock that jumped has made.
 _LEASE_LATE = _LEASE.replace("due <= %(now)s", "due > %(horizon)s")
@@ -279,13 +241,21 @@ class CommitUnknown(QueueError):
     """The connection was lost during COMMIT, and its result could not be looked up."""
 
 
-class PostgreSQLStore(Store):
+class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
     """The queue in the database at *address*.
 
     :param damaged: called with the id of each message that is found damaged and set aside.
     :param seconds: returns seconds since 1970, from the clock of this machine.
     """
 
+    THESE = "= ANY(%b::bigint[])"
+    LEASED = "owner IS NOT NULL"
+    NOT_LEASED = "owner = NULL"
+    INTERRUPTED = ", interrupted = interrupted + 1, fence = fence + 1"
+    LEASE_COLUMNS = ", owner, fence"
+    LEAST = "least"
+    FOR_UPDATE = "FOR UPDATE"
+    SKIP_LOCKED = "FOR UPDATE SKIP LOCKED"
     errors = ERRORS
 
     def __init__(
@@ -297,17 +267,12 @@ class PostgreSQLStore(Store):
     ) -> None:
         if isinstance(address, str):
             address = DatabaseAddress.parse(address)
+        super().__init__(damaged)
         self.address = address
-        self._damaged = damaged
         self._seconds = seconds
-        self._connection: PostgreSQLConnection | None = None
         self._create = self._relay = self._read_only = self._opened = False
-        # The clock of this machine minus that of the database.
-        self.clock_offset = 0.0
         #: Name of this relay.
         self.name = address.node or socket.gethostname()
-        #: Number of this relay; 0: it is not registered.
-        self.node = 0
         #: The time until which its leases are valid.
         self.term = LeaseTerm()
         self._serial = 0
@@ -417,21 +382,6 @@ class PostgreSQLStore(Store):
         for weakness in sorted(weaknesses - self._weaknesses):
             _log.warn("{queue}: {weakness}", queue=str(self.address), weakness=weakness)
         self._weaknesses = weaknesses
-
-    @property
-    def is_open(self) -> bool:
-        """The queue is open."""
-        return self._connection is not None
-
-    @property
-    def connection(self) -> PostgreSQLConnection:
-        """The open connection.
-
-        :raises QueueError: the queue is closed.
-        """
-        if self._connection is None:
-            raise QueueError("the queue is not open")
-        return self._connection
 
     # -- transactions --------------------------------------------------------------------
 
@@ -612,14 +562,27 @@ class PostgreSQLStore(Store):
             or is_of_server(error)
         )
 
-    # -- clocks --------------------------------------------------------------------------
+    # -- the dialect ---------------------------------------------------------------------
 
-    def _database_time(self, moment: float) -> float:
-        """Return a time of this machine as the database's; 0 is no time, but at once."""
-        return moment - self.clock_offset if moment else moment
+    def _change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        return self.connection.execute(sql, parameters)
 
-    def _local_time(self, moment: float) -> float:
-        return moment + self.clock_offset if moment else moment
+    def _list(self, numbers: Iterable[int]) -> list[int]:
+        return list(numbers)
+
+    def _text(self, text: str) -> str:
+        """Return *text* without the characters that no text in PostgreSQL has."""
+        return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+    def _fits(self, column: str, pattern: str) -> tuple[str, list[str]]:
+        column = f"coalesce({column}_folded, {column})"
+        pattern = self._text(pattern).casefold()
+        local, at, domain = pattern.partition("@")
+        if not at:
+            return f"position(? IN {column}) > 0", [pattern]
+        if not local:
+            return f"substring({column} FROM '[^@]*$') = ?", [domain]
+        return f"{column} = ?", [pattern]
 
     # -- relays --------------------------------------------------------------------------
 
@@ -786,99 +749,36 @@ class PostgreSQLStore(Store):
         """See ``Store.may_lease``."""
         return self.term.valid
 
-    def put_all(
-        self, arrivals: Sequence[tuple[MessageInfo, bytes | Pieces, bool]]
-    ) -> list[QueuedMessage]:
-        """See ``Store.put_all``."""
-        if not arrivals:
-            return []
-        messages: list[tuple[Any, ...]] = []
-        recipients: list[tuple[Any, ...]] = []
-        contents: list[tuple[Any, ...]] = []
-        files = [info.file_key for info, _, _ in arrivals if info.file_key is not None]
-        for given, content, leased in arrivals:
-            number = id_number(given.id)
-            if number is None:
-                raise cannot_queue(given.id, "the id is not one of this queue")
-            info = given
-            if self.clock_offset:
-                info = attrs.evolve(given, arrived=self._database_time(given.arrived))
-            if isinstance(content, Pieces):
-                self._check_pieces(content)
-                fixed, rows = encode(info, number, content.size, content.body, content.count)
-            else:
-                fixed, rows = encode(info, number, len(content), None, 0)
-                contents.append((number, content, content_checksum(number, 0, content)))
-            owner = self.node if leased else None
-            sender = _folded(fixed[2])
-            messages.append(
-                (*fixed[:3], sender, *fixed[3:], info.route, owner, int(leased), info.held)
-            )
-            recipients += [
-                (number, n, a, _folded(a), notify, orcpt) for n, a, notify, orcpt in rows
-            ]
+    def _insert(
+        self,
+        messages: Sequence[tuple[tuple[Any, ...], MessageInfo, bool]],
+        recipients: Sequence[tuple[Any, ...]],
+        contents: Sequence[tuple[int, bytes, int]],
+    ) -> None:
+        files = [info.file_key for _, info, _ in messages if info.file_key is not None]
+        columns = [
+            *_columns(
+                (
+                    *(*fixed[:3], _folded(fixed[2]), *fixed[3:]),
+                    *(info.route, self.node if leased else None, int(leased), info.held),
+                )
+                for fixed, info, leased in messages
+            ),
+            *_columns(contents),
+            *_columns(
+                (number, n, address, _folded(address), notify, orcpt)
+                for number, n, address, notify, orcpt in recipients
+            ),
+        ]
         try:
             if files:
                 _ = self.connection.execute(
                     "INSERT INTO taken_file SELECT %s, unnest(%b::text[])", (self.name, files)
                 )
-            if contents:
-                columns = (*_columns(messages), *_columns(contents), *_columns(recipients))
-                _ = self.connection.execute(_INSERT, columns)
-            else:
-                columns = (*_columns(messages), *_columns(recipients))
-                _ = self.connection.execute(_INSERT_LARGE, columns)
+            _ = self.connection.execute(_INSERT if contents else _INSERT_LARGE, columns)
         except psycopg.errors.UniqueViolation as e:
             why = e.diag.message_detail or "it is in the queue already"
-            raise cannot_queue(arrivals[0][0].id, " ".join(why.split())) from None
-        return [new_message(*arrival) for arrival in arrivals]
-
-    def restore(self, message: QueuedMessage) -> None:
-        """See ``Store.restore``."""
-        number = id_number(message.id)
-        for r in message.recipients:
-            tried = None if r.tried is None else self._database_time(r.tried)
-            _ = self.connection.execute(
-                "UPDATE recipient SET state = %s, due = %s, attempts = %s, tried = %s, reply = %s, "
-                "status = %s, relay = %s WHERE message = %s AND number = %s",
-                (
-                    *(
-                        r.state.value,
-                        self._database_time(r.due),
-                        r.attempts,
-                        tried,
-                        r.reply,
-                        r.status,
-                    ),
-                    *(r.relay, number, r.number),
-                ),
-            )
-        _ = self.connection.execute(
-            "UPDATE message SET due = %s, attempts = %s, held = %s, expired = %s, warned = %s, "
-            "interrupted = %s, aside = %s, ran = (SELECT ran FROM about) * %s - %s WHERE number = %s",
-            (
-                self._database_time(message.due),
-                message.attempts,
-                message.held,
-                "expired" if message.expired else None,
-                message.warned,
-                message.interrupted,
-                message.aside and message.aside.value,
-                float(not message.held),
-                message.age,
-                number,
-            ),
-        )
-
-    def _check_pieces(self, content: Pieces) -> None:
-        found = self.connection.row(
-            "SELECT count(*), coalesce(sum(length(data)), 0)::bigint FROM piece WHERE body = %s",
-            (content.body,),
-        )
-        if tuple(found) != (content.count, content.size):
-            raise QueueError(
-                "the queue lost a part of a message", detail=f"{content} became {found}"
-            )
+            raise cannot_queue(messages[0][1].id, " ".join(why.split())) from None
 
     def taken_files(self) -> Sequence[str]:
         """See ``Store.taken_files``: those of this relay, by its name."""
@@ -899,37 +799,6 @@ class PostgreSQLStore(Store):
             (body, place, data, content_checksum(body, place, data)),
         )
 
-    def _throw_away_orphans(self, older_than: int) -> None:
-        _ = self.connection.execute(
-            """
-            WITH RECURSIVE bodies (body) AS (
-                (SELECT body FROM piece ORDER BY body LIMIT 1)
-                UNION ALL
-                SELECT (SELECT p.body FROM piece p WHERE p.body > bodies.body ORDER BY p.body LIMIT 1)
-                FROM bodies WHERE bodies.body < %(limit)s
-            )
-            INSERT INTO rubbish SELECT body FROM bodies WHERE body < %(limit)s
-                AND NOT EXISTS (SELECT FROM message WHERE message.body = bodies.body)
-            ON CONFLICT DO NOTHING
-            """,
-            {"limit": older_than},
-        )
-
-    def sweep(self, body: int) -> bool:
-        """See ``Store.sweep``."""
-        query = "SELECT 1 FROM message WHERE body = %s"
-        if self.connection.value(query, (body,)) is not None:
-            return True
-        removed = self.connection.execute(
-            "DELETE FROM piece WHERE body = %(body)s AND place IN (SELECT place FROM piece "
-            "WHERE body = %(body)s ORDER BY place LIMIT %(most)s)",
-            {"body": body, "most": SWEEP_PIECES},
-        )
-        if removed == SWEEP_PIECES:
-            return False
-        _ = self.connection.execute("DELETE FROM rubbish WHERE body = %s", (body,))
-        return True
-
     # -- delivery ----------------------------------------------------------------------
 
     def lease(
@@ -944,66 +813,39 @@ class PostgreSQLStore(Store):
                 "the queue gives no leases",
                 detail="the leases of this relay could not be renewed in the database",
             )
+        return super().lease(route, now, fresh=fresh, retries=retries, horizon=horizon)
+
+    def _take(
+        self, route: str, now: float, horizon: float, fresh: int, retries: int
+    ) -> Sequence[int]:
         given: dict[str, Any] = {
             "route": route,
-            "now": self._database_time(now),
-            "horizon": self._database_time(max(now, horizon)),
+            "now": now,
+            "horizon": horizon,
             "owner": self.node,
-            "fresh": max(0, fresh),
-            "retries": max(0, retries),
+            "fresh": fresh,
+            "retries": retries,
         }
         taken = self.connection.rows(_LEASE, given, changes=True, prepare=False)
-        if len(taken) < given["fresh"] + given["retries"]:
-            old = len([number for number, retried in taken if retried])
+        if len(taken) < fresh + retries:
+            old = len([number for number, retried, _ in taken if retried])
             given["fresh"] -= len(taken) - old
             given["retries"] -= old
             taken += self.connection.rows(_LEASE_LATE, given, changes=True, prepare=False)
-        if not taken:
-            return []
-        numbers = [number for number, _ in taken]
-        messages, recipients = self._rows(numbers)
-        contents = {
-            number: row
-            for number, *row in self.connection.rows(
-                "SELECT message, data, checksum FROM content WHERE message = ANY(%b::bigint[])",
-                (numbers,),
-            )
-        }
-        leased = []
-        # Fresh ones first, each kind by due time.
-        for number in sorted(numbers, key=lambda n: (messages[n][12] > 0, messages[n][11], n)):
-            row = messages[number]
-            try:
-                message = self._decode(row, recipients.get(number, []))
-                content = (
-                    None if row[BODY] else intact(contents.get(number), number, 0, message.size)
-                )
-            except Damaged:
-                self._set_aside(number)
-                continue
-            leased.append(LeasedMessage(message, content, Lease(self.node, row[_FENCE], self.term)))
-        return leased
+        taken.sort(key=lambda row: (row[1], row[2], row[0]))
+        return [row[0] for row in taken]
 
-    def _rows(self, numbers: Sequence[int]) -> tuple[dict[int, Any], dict[int, list[Any]]]:
-        """Return the rows of messages and of their recipients, by the message's number."""
+    def _lease_of(self, row: Sequence[Any]) -> Lease:
+        return Lease(self.node, row[FENCE], self.term)
+
+    @property
+    def _read_lock(self) -> str:
         # In a transaction that writes each statement reads what is committed then: the lock keeps
         # the messages until their recipients are read.
-        lock = "FOR SHARE" if self._writing else ""
-        rows = self.connection.rows(
-            f"SELECT {_MESSAGE} FROM message WHERE number = ANY(%b::bigint[]) {lock}",  # noqa: S608
-            (list(numbers),),
-        )
-        recipients: dict[int, list[Any]] = {}
-        for message, *row in self.connection.rows(
-            f"SELECT {_RECIPIENT} FROM recipient WHERE message = ANY(%b::bigint[]) "  # noqa: S608
-            "ORDER BY message, number",
-            (list(numbers),),
-        ):
-            recipients.setdefault(message, []).append(row)
-        return {row[0]: row for row in rows}, recipients
+        return "FOR SHARE" if self._writing else ""
 
     def _decode(self, row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
-        return self._in_local_time(decode(row[:_DECODED], recipients))
+        return self._in_local_time(super()._decode(row, recipients))
 
     def _in_local_time(self, message: QueuedMessage) -> QueuedMessage:
         """Return *message* with times of this machine's clock."""
@@ -1028,100 +870,13 @@ class PostgreSQLStore(Store):
         """See ``Store.next_due``."""
         return {route: self._local_time(due) for route, due in self.connection.rows(_ROUTES)}
 
-    def where(self, id: str) -> ContentPlace:  # noqa: A002 - the field's name
-        """See ``Store.where``."""
-        number = id_number(id)
-        rows, recipients = self._rows([] if number is None else [number])
-        if number is None or number not in rows:
-            raise QueueError(f"message {id} is not in the queue")
-        row = rows[number]
-        try:
-            message = self._decode(row, recipients.get(number, []))
-        except Damaged:
-            raise message_damaged(id) from None
-        return ContentPlace(number, row[BODY], row[PIECES], message.size)
-
-    def piece(self, at: ContentPlace, place: int) -> bytes:
-        """See ``Store.piece``."""
-        try:
-            if at.body is None:
-                query = "SELECT data, checksum FROM content WHERE message = %s"
-                return intact(self.connection.row(query, (at.number,)), at.number, 0, at.size)
-            query = "SELECT data, checksum FROM piece WHERE body = %s AND place = %s"
-            return intact(self.connection.row(query, (at.body, place)), at.body, place)
-        except Damaged:
-            query = "SELECT FROM message WHERE number = %s"
-            if self.connection.row(query, (at.number,)) is None:
-                # Another relay took it over, and delivered it.
-                raise QueueError(f"message {id_text(at.number)} is not in the queue") from None
-            raise message_damaged(id_text(at.number)) from None
-
-    def set_aside(self, id: str) -> None:  # noqa: A002 - the field's name
-        """See ``Store.set_aside``."""
-        number = id_number(id)
-        if number is not None:
-            self._set_aside(number)
-
-    def _set_aside(self, number: int) -> None:
-        if self.connection.execute(
-            "UPDATE message SET aside = 'damaged', owner = NULL WHERE number = %s", (number,)
-        ):
-            self._damaged(id_text(number))
-
     # -- results -----------------------------------------------------------------------
 
-    def settle_all(
-        self, records: Sequence[AttemptRecord]
-    ) -> list[QueuedMessage | QueueError | None]:
-        """See ``Store.settle_all``."""
-        numbers = [id_number(record.id) for record in records]
-        standing = {
-            row[0]: row
-            for row in self.connection.rows(
-                _STANDING, ([number for number in numbers if number is not None],)
-            )
-        }
-        gone: list[int] = []
-        changed: list[tuple[int, AttemptRecord]] = []
-        kept: set[int] = set()
-        lost: dict[int, QueueError] = {}
-        settled: set[int] = set()
-        for place, (number, record) in enumerate(zip(numbers, records, strict=True)):
-            lease = record.lease
-            if lease is not None and lease.node != self.node:
-                lost[place] = LeaseLost.of(record.id)
-                continue
-            if number is None or number not in standing:
-                continue
-            _, owner, fence, doomed, pending = standing[number]
-            # A standby that was promoted without the last lease may give its fence once more.
-            if lease is not None and (lease.fence != fence or owner not in {None, self.node}):
-                lost[place] = LeaseLost.of(record.id)
-                continue
-            if owner != self.node or number in settled:
-                # It was recorded before.
-                kept.add(number)
-                continue
-            settled.add(number)
-            if record.reports:
-                _ = self.put_all([(info, content, False) for info, content in record.reports])
-            left = set(pending) - settled_recipients(record)
-            if doomed == "doomed" or not (left or record.aside):
-                gone.append(number)
-            else:
-                changed.append((number, record))
-                kept.add(number)
-        self._update(changed)
-        self._delete(gone)
-        messages = self._read(sorted(kept - set(gone)))
-        return [
-            lost.get(place) or (None if number is None else messages.get(number))
-            for place, number in enumerate(numbers)
-        ]
+    def _standing(self, numbers: Sequence[int]) -> dict[int, Standing]:
+        rows = self.connection.rows(_STANDING, (numbers,))
+        return {row[0]: Standing(*row) for row in rows}
 
     def _update(self, changed: Sequence[tuple[int, AttemptRecord]]) -> None:
-        if not changed:
-            return
         recipients = [
             (
                 number,
@@ -1152,242 +907,33 @@ class PostgreSQLStore(Store):
         ]
         _ = self.connection.execute(_UPDATE_MESSAGES, _columns(messages))
 
-    def _read(self, numbers: Sequence[int]) -> dict[int, QueuedMessage]:
-        if not numbers:
-            return {}
-        rows, recipients = self._rows(numbers)
-        messages = {}
-        for number, row in rows.items():
-            try:
-                messages[number] = self._decode(row, recipients.get(number, []))
-            except Damaged:
-                self._set_aside(number)
-        return messages
-
-    def release(self, leased: Sequence[LeasedMessage]) -> None:
-        """See ``Store.release``."""
-        ours = {
-            number: each.lease.fence
-            for each in leased
-            if each.lease.node == self.node and (number := id_number(each.message.id)) is not None
-        }
-        rows = self.connection.rows(
-            "SELECT number, fence FROM message WHERE number = ANY(%b::bigint[]) AND owner = %s "
-            "ORDER BY number FOR UPDATE",
-            (list(ours), self.node),
-        )
-        numbers = [number for number, fence in rows if ours[number] == fence]
-        _ = self._end_leases(numbers, self.node, interrupted=False)
-
-    def hold_unrecorded(self, id: str, lease: Lease | None) -> None:  # noqa: A002
-        """See ``Store.hold_unrecorded``."""
-        number = id_number(id)
-        if number is None:
-            return
-        row = self.connection.row(
-            "SELECT owner, fence FROM message WHERE number = %s FOR UPDATE", (number,)
-        )
-        ours = row is not None and row[0] == self.node
-        if not ours or (lease is not None and (lease.node, lease.fence) != (self.node, row[1])):
-            return
-        if self._end_leases([number], self.node, interrupted=True):
-            self._hold([number], hold=True)
-
-    def _end_leases(self, numbers: list[int], owner: int, *, interrupted: bool) -> tuple[str, ...]:
-        if not numbers:
-            return ()
-        # After an interruption the fence grows: a record that comes late is refused.
-        rows = self.connection.rows(
-            "UPDATE message SET owner = NULL, interrupted = interrupted + %s, fence = fence + %s "
-            "WHERE number = ANY(%b::bigint[]) AND owner = %s RETURNING number, doomed",
-            (int(interrupted), int(interrupted), numbers, owner),
-            changes=True,
-        )
-        self._delete([number for number, doomed in rows if doomed == "doomed"])
-        return tuple(id_text(number) for number, doomed in sorted(rows) if doomed != "doomed")
-
     def _delete(self, numbers: Sequence[int]) -> None:
         if numbers:
             _ = self.connection.execute(_DELETE, (list(numbers),))
 
-    def reroute(self, routes: dict[str, str]) -> None:
-        """See ``Store.reroute``."""
-        if routes:
-            _ = self.connection.execute(
-                "UPDATE message SET route = c.new FROM unnest(%b::text[], %b::text[]) AS c (old, new) "
-                "WHERE route = c.old",
-                (list(routes), list(routes.values())),
-            )
-
     # -- operators ---------------------------------------------------------------------
 
-    def probe(self) -> None:
-        """See ``Store.probe``."""
-        _ = self.connection.execute("INSERT INTO rubbish VALUES (-1) ON CONFLICT DO NOTHING")
-        _ = self.connection.execute("DELETE FROM rubbish WHERE body = -1")
+    def _owner_names(self, rows: Iterable[Sequence[Any]]) -> dict[int, str]:
+        if any(row[OWNER] is not None for row in rows):
+            return dict(self.connection.rows("SELECT number, name FROM node"))
+        return {}
 
-    def newest(self) -> int:
-        """See ``Store.newest``."""
-        return int(self.connection.value("SELECT coalesce(max(number), 0) FROM message"))
-
-    def count(self, selection: Selection | None = None) -> int:
-        """See ``Store.count``."""
-        where, parameters = self._where(selection or Selection())
-        query = f"SELECT count(*) FROM message {where}"  # noqa: S608
-        return int(self.connection.value(query, parameters))
-
-    def _selected(self, selection: Selection, *, lock: bool = False) -> list[Any]:
-        """Return the numbers that match, oldest first, each with what ``act`` needs to decide."""
-        where, parameters = self._where(selection)
-        limit = None if selection.limit is None else max(0, selection.limit)
-        return self.connection.rows(
-            f"SELECT number, owner IS NOT NULL, held, aside, route FROM message {where} "  # noqa: S608
-            f"ORDER BY number LIMIT %s OFFSET %s {'FOR UPDATE' if lock else ''}",
-            (*parameters, limit, selection.offset),
-        )
-
-    def _where(self, selection: Selection) -> tuple[str, list[Any]]:
-        """Return the WHERE clause of a selection, and its parameters."""
-        after = None if selection.after is None else id_number(selection.after)
-        clauses: list[str] = ["number > %s"]
-        parameters: list[Any] = [-1 if after is None else after]
-        if selection.ids:
-            clauses.append("number = ANY(%b::bigint[])")
-            numbers = [id_number(each) for each in selection.ids]
-            parameters.append([number for number in numbers if number is not None])
-        for given, condition in (
-            (selection.queue, f"{_QUEUE_NAME} = %s"),
-            (selection.route, "route = %s"),
-            (selection.uid, "uid = %s"),
-        ):
-            if given is not None:
-                clauses.append(condition)
-                parameters.append(_storable(given) if isinstance(given, str) else given)
-        if selection.sender == "":
-            clauses.append("sender = ''")
-        elif selection.sender is not None:
-            condition, values = _fits("coalesce(sender_folded, sender)", selection.sender)
-            clauses.append(condition)
-            parameters += values
-        if selection.recipient is not None:
-            condition, values = _fits("coalesce(r.address_folded, r.address)", selection.recipient)
-            clauses.append(
-                "EXISTS (SELECT FROM recipient r WHERE r.message = message.number "
-                f"AND r.state <> 'delivered' AND {condition})"
-            )
-            parameters += values
-        return f"WHERE {' AND '.join(clauses)}", parameters
-
-    def list(self, selection: Selection) -> list[QueuedMessage]:
-        """See ``Store.list``."""
-        numbers = [row[0] for row in self._selected(selection)]
-        if not numbers:
-            return []
-        rows, recipients = self._rows(numbers)
-        names: dict[int, str] = {}
-        if any(row[_OWNER] is not None for row in rows.values()):
-            names = dict(self.connection.rows("SELECT number, name FROM node"))
-        messages = []
-        for number in numbers:
-            row, those = rows[number], recipients.get(number, [])
-            try:
-                message = self._decode(row, those)
-            except Damaged:
-                damaged = decode_damaged(row[:_DECODED], those)
-                message = attrs.evolve(damaged, aside=SetAsideReason.DAMAGED)
-            owner = names.get(row[_OWNER])
-            messages.append(attrs.evolve(message, owner=owner) if owner else message)
-        return messages
-
-    def act(self, action: QueueAction, selection: Selection, now: float) -> list[QueueActionResult]:  # type: ignore[valid-type]
-        """See ``Store.act``; relays are notified by the commit."""
-        found = [
-            row
-            for row in self._selected(selection, lock=True)
-            if applies(action, held=row[2], aside=row[3])
-        ]
-        self._act(action, found, self._database_time(now))
-        if found:
+    def _acted(self, *, changed: bool, flushed: Sequence[str]) -> None:
+        """See ``SQLStore._acted``; relays are notified by the commit."""
+        if changed:
             self._own_changes += 1
             _ = self.connection.execute("UPDATE about SET changed = changed + 1")
-        if action in {QueueAction.FLUSH, QueueAction.REQUEUE} and selection.uid is None:
-            routes = {row[4] for row in found} | ({""} if selection == Selection() else set())
-            if routes:
-                _ = self.connection.execute(
-                    "INSERT INTO flushed (route, at) SELECT unnest(%b::text[]), clock_timestamp()",
-                    (sorted(routes),),
-                )
+        if flushed:
+            _ = self.connection.execute(
+                "INSERT INTO flushed (route, at) SELECT unnest(%b::text[]), clock_timestamp()",
+                (flushed,),
+            )
         _ = self.connection.rows("SELECT pg_notify(%s, '')", (self.channel,))
-        return [QueueActionResult(id_text(row[0]), on_its_way=row[1]) for row in found]
 
     @property
     def channel(self) -> str:
         """Name of the channel on which changes by operators are announced."""
         return f"{self.address.schema}_queue"
-
-    def _act(self, action: QueueAction, found: Sequence[Any], now: float) -> None:
-        numbers = [row[0] for row in found]
-        execute = self.connection.execute
-        if not numbers:
-            return
-        if action is QueueAction.DELETE:
-            leased = [row[0] for row in found if row[1]]
-            if leased:
-                execute(
-                    "UPDATE message SET doomed = 'doomed' WHERE number = ANY(%b::bigint[])",
-                    (leased,),
-                )
-            self._delete([row[0] for row in found if not row[1]])
-        elif action is QueueAction.REQUEUE:
-            self._requeue(found)
-        elif action is QueueAction.FLUSH:
-            execute(
-                "UPDATE recipient SET due = least(due, %s) WHERE message = ANY(%b::bigint[]) "
-                "AND state = 'pending'",
-                (now, numbers),
-            )
-            execute(
-                "UPDATE message SET due = least(due, %s) WHERE number = ANY(%b::bigint[])",
-                (now, numbers),
-            )
-        elif action is QueueAction.EXPIRE:
-            execute(
-                "UPDATE message SET expired = 'expired', held = false, due = 0.0, "
-                "ran = ran + held::integer * (SELECT ran FROM about) "
-                "WHERE number = ANY(%b::bigint[])",
-                (numbers,),
-            )
-        else:
-            self._hold(numbers, hold=action is QueueAction.HOLD)
-
-    def _hold(self, numbers: Sequence[int], *, hold: bool) -> None:
-        _ = self.connection.execute(
-            "UPDATE message SET ran = ran + (held::integer - %s) * (SELECT ran FROM about), held = %s "
-            "WHERE number = ANY(%b::bigint[])",
-            (int(hold), hold, list(numbers)),
-        )
-
-    def _requeue(self, found: Sequence[Any]) -> None:
-        undeliverable = [row[0] for row in found if row[3] is not None]
-        if undeliverable:
-            # The recipients failed, and no report was sent.
-            _ = self.connection.execute(
-                "UPDATE recipient SET state = 'pending' WHERE message = ANY(%b::bigint[]) "
-                "AND state = 'failed'",
-                (undeliverable,),
-            )
-        numbers = [row[0] for row in found]
-        _ = self.connection.execute(
-            "UPDATE recipient SET due = 0.0, attempts = 0, reply = NULL, status = NULL, relay = NULL "
-            "WHERE message = ANY(%b::bigint[]) AND state = 'pending'",
-            (numbers,),
-        )
-        _ = self.connection.execute(
-            "UPDATE message SET due = 0.0, attempts = 0, expired = NULL, warned = false, aside = NULL, "
-            "ran = CASE WHEN held THEN 0.0 ELSE (SELECT ran FROM about) END "
-            "WHERE number = ANY(%b::bigint[])",
-            (numbers,),
-        )
 
     def take_flushed(self) -> frozenset[str]:
         """See ``Store.take_flushed``; each relay takes every route, and none from before its start."""
@@ -1405,18 +951,6 @@ class PostgreSQLStore(Store):
             "WHERE EXISTS (SELECT FROM message)",
             (passed,),
         )
-
-    def clear_aside(self, keep: float) -> Sequence[str]:
-        """See ``Store.clear_aside``."""
-        rows = self.connection.rows(
-            "SELECT number FROM message WHERE aside = 'undeliverable' AND NOT held "
-            "AND (SELECT ran FROM about) - ran >= %s ORDER BY number LIMIT %s "
-            "FOR UPDATE SKIP LOCKED",
-            (keep, CLEAR_LIMIT),
-        )
-        numbers = [number for (number,) in rows]
-        self._delete(numbers)
-        return [id_text(number) for number in numbers]
 
     def record_route(self, name: str, down: DownRoute | None) -> None:
         """See ``Store.record_route``."""
@@ -1441,26 +975,6 @@ class PostgreSQLStore(Store):
             for name, reason, due, refused, number in rows
         }
 
-    def totals(self) -> QueueTotals:
-        """See ``Store.totals``."""
-        queues = self.connection.rows(
-            f"SELECT {_QUEUE_NAME}, count(*) FROM message GROUP BY 1"  # noqa: S608
-        )
-        deferred = self.connection.rows(
-            "SELECT coalesce(status, ''), count(*) FROM recipient "
-            "WHERE state = 'pending' AND (attempts > 0 OR status IS NOT NULL) GROUP BY 1"
-        )
-        oldest, octets = self.connection.row(
-            "SELECT min(arrived) FILTER (WHERE aside IS NULL), coalesce(sum(size), 0)::bigint "
-            "FROM message"
-        )
-        return QueueTotals(
-            dict(queues),
-            dict(deferred),
-            None if oldest is None else self._local_time(oldest),
-            octets,
-        )
-
 
 def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
@@ -1470,19 +984,3 @@ def _folded(address: str) -> str | None:
     """Return *address* without regard to case, for searches; None if it is so already."""
     folded = address.casefold()
     return None if folded == address else folded
-
-
-def _storable(text: str) -> str:
-    """Return *text* without the characters that no text in PostgreSQL has, for a comparison."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _fits(column: str, pattern: str) -> tuple[str, list[str]]:
-    """Return the condition of ``sqlite.connection.fits``, and its parameters."""
-    pattern = _storable(pattern).casefold()
-    local, at, domain = pattern.partition("@")
-    if not at:
-        return f"position(%s IN {column}) > 0", [pattern]
-    if not local:
-        return f"substring({column} FROM '[^@]*$') = %s", [domain]
-    return f"{column} = %s", [pattern]
