@@ -270,7 +270,10 @@ def test_a_token_file_of_another_user_is_an_error_with_its_owner(
     done = as_user(ALICE, code, str(file), imports=imports)
     assert (done.stderr, done.stdout.count(b"\n")) == (b"", 1)
     shown = done.stdout.decode().strip().removesuffix(str(file))
-    assert shown == f"a secret cannot be had: {file} cannot be read: Permission denied; {complaint}"
+    assert (
+        shown
+        == f"a secret cannot be obtained: {file} cannot be read: Permission denied; {complaint}"
+    )
 
 
 @pytest.fixture

@@ -988,7 +988,7 @@ class RefreshTokenFile(RefreshTokenStore):
                 return partial(os.close, descriptor)
             if self._reactor.seconds() > end:
                 raise CredentialsUnavailable(
-                    "the token cannot be had",
+                    "the token cannot be obtained",
                     detail=f"another process uses {printable(str(self._path), 200)}",
                     remedy="it is tried again for the next connection",
                     phase="AUTH",
@@ -1002,7 +1002,7 @@ class RefreshTokenFile(RefreshTokenStore):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
             raise CredentialsUnavailable(
-                "the token cannot be had",
+                "the token cannot be obtained",
                 detail=f"{printable(folder, 200)} cannot be read: {e.strerror or type(e).__name__}",
                 remedy="check the name and its permissions",
                 phase="AUTH",
@@ -1129,7 +1129,7 @@ def _read(
             return one_line(read())
         except InvalidServer as e:
             raise CredentialsUnavailable(
-                "the token cannot be had", detail=e.detail, remedy=e.remedy, phase="AUTH"
+                "the token cannot be obtained", detail=e.detail, remedy=e.remedy, phase="AUTH"
             ) from None
 
     return off_reactor(reactor, text, end)

@@ -92,4 +92,4 @@ def _user(uid: int) -> str:
 
 
 def _unreadable(why: str, remedy: str) -> InvalidServer:
-    return InvalidServer("a secret cannot be had", detail=why, remedy=remedy)
+    return InvalidServer("a secret cannot be obtained", detail=why, remedy=remedy)

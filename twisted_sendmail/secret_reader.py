@@ -57,7 +57,8 @@ def write_file(path: Path, content: bytes) -> None:
         with suppress(OSError):
             new.unlink()
         why = f"{printable(str(path), 200)} cannot be written: {e.strerror or type(e).__name__}"
-        raise _unusable(why, "make its directory writable for this user") from None
+        remedy = "make its directory writable for this user"
+        raise InvalidServer("a secret cannot be stored", detail=why, remedy=remedy) from None
 
 
 class Command:
@@ -175,4 +176,4 @@ def _too_long() -> InvalidServer:
 
 
 def _unusable(why: str, remedy: str) -> InvalidServer:
-    return InvalidServer("a secret cannot be had", detail=why, remedy=remedy)
+    return InvalidServer("a secret cannot be obtained", detail=why, remedy=remedy)

@@ -111,7 +111,7 @@ async def test_a_command_without_a_token_is_a_temporary_error(reactor: Any, shel
         done = await shell.run("send", url, *words, shell.message)
         assert not server.messages
     assert done.status == 75
-    assert "the token cannot be had for [127.0.0.1]:" in done.err
+    assert "the token cannot be obtained for [127.0.0.1]:" in done.err
     assert ": the command failed with status 3; run it by hand as the same user" in done.err
 
 

@@ -467,7 +467,7 @@ class Transaction:
         report.unsupported = self._unsupported
         if self._unsupported:
             _log.warn(
-                "{host} offers {names} and does not know it; "
+                "{host} offers {names} and does not implement it; "
                 "add it to the server's ignore-extensions to avoid the attempt",
                 host=protocol.host,
                 names=", ".join(sorted(self._unsupported)),

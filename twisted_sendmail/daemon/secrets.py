@@ -121,7 +121,10 @@ class SecretSource:
                     return self._read(command)
                 except InvalidValue as e:
                     raise CredentialsUnavailable(
-                        "the password cannot be had", detail=e.why, remedy=e.remedy, phase="AUTH"
+                        "the password cannot be obtained",
+                        detail=e.why,
+                        remedy=e.remedy,
+                        phase="AUTH",
                     ) from None
 
             return off_reactor(reactor, read, None if command is None else command.kill)

@@ -269,7 +269,7 @@ def is_lost(error: Exception) -> bool:
 def is_of_server(error: Exception) -> bool:
     """Return whether *error* is no fault of a statement, and another one would fail as well.
 
-    Among them are a lock that cannot be had and a disk that is full, but no deadlock.
+    Among them are a lock that cannot be obtained and a disk that is full, but no deadlock.
     """
     state = getattr(error, "sqlstate", None)
     return state is not None and state[:2] in _OF_SERVER and state[:2] != "40"

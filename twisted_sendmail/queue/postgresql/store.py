@@ -511,7 +511,7 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
         Commits are replicated in order: an empty commit that is replicated
         confirms those before.
 
-        :raises QueueError: that cannot be had.
+        :raises QueueError: that cannot be obtained.
         """
         for _ in range(3):
             try:
