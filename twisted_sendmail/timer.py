@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,13 +18,18 @@ class Timer:
     too early is left where it is, and compares the time when it comes.
 
     :param late: called with the key when a deadline has passed.
+    :param longest: seconds for which a delayed call is made at most, so that an event with a shorter
+        deadline than the one before seldom needs another call.
     """
 
-    __slots__ = ("_call", "_clock", "_due", "_late", "key")
+    __slots__ = ("_call", "_clock", "_due", "_longest", "key", "late")
 
-    def __init__(self, clock: IReactorTime, late: Callable[[Any], object]) -> None:
+    def __init__(
+        self, clock: IReactorTime, late: Callable[[Any], object], longest: float = math.inf
+    ) -> None:
         self._clock = clock
-        self._late = late
+        self.late = late
+        self._longest = longest
         self._call: IDelayedCall | None = None
         self._due: float | None = None
         #: Identifies the event that is awaited; None: no event is.
@@ -46,7 +52,7 @@ class Timer:
             if call.getTime() <= due:
                 return
             call.cancel()
-        self._call = self._clock.callLater(seconds, self._check)
+        self._call = self._clock.callLater(min(seconds, self._longest), self._check)
 
     def clear(self) -> None:
         """Remove the deadline."""
@@ -62,7 +68,7 @@ class Timer:
     def release(self) -> None:
         """Stop, and drop the reference to the owner, which breaks a reference cycle."""
         self.stop()
-        self._late = lambda _: None
+        self.late = lambda _: None
 
     def _check(self) -> None:
         self._call = None
@@ -70,8 +76,8 @@ class Timer:
             return
         left = self._due - self._clock.seconds()
         if left > 0:
-            self._call = self._clock.callLater(left, self._check)
+            self._call = self._clock.callLater(min(left, self._longest), self._check)
             return
         key = self.key
         self.clear()
-        self._late(key)
+        self.late(key)

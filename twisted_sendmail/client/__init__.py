@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from twisted_sendmail.client.connect import SILENCE_NOTE, host_name
+    from twisted_sendmail.client.connect import host_name
     from twisted_sendmail.client.dane import TLSARecord, TLSARecords, find_tlsa
     from twisted_sendmail.client.delivery_job import Job, JobResult, prepare_message
     from twisted_sendmail.client.discovery import Candidate, find_servers
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
     from twisted_sendmail.client.pool import PoolLimits
     from twisted_sendmail.client.probe import ProbeResult, probe_server
+    from twisted_sendmail.client.protocol import SILENCE_NOTE
     from twisted_sendmail.client.server_config import (
         SubmissionServer,
         host_and_port,
@@ -60,7 +61,7 @@ else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "connect": "SILENCE_NOTE host_name",
+            "connect": "host_name",
             "dane": "TLSARecord TLSARecords find_tlsa",
             "delivery_job": "Job JobResult prepare_message",
             "discovery": "Candidate find_servers",
@@ -68,6 +69,7 @@ else:
             "mailer": "Item Mailer MailerStats",
             "pool": "PoolLimits",
             "probe": "ProbeResult probe_server",
+            "protocol": "SILENCE_NOTE",
             "server_config": "SubmissionServer host_and_port is_loopback",
             "submission": "sendmail submit",
             "timeouts": "Cancelled Timeouts",

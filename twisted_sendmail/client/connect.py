@@ -13,17 +13,16 @@ import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectBindError, ConnectingCancelledError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from twisted_sendmail.client.auth import authenticate
 from twisted_sendmail.client.dane import TLSARecords, find_tlsa
 from twisted_sendmail.client.discovery import find_servers
-from twisted_sendmail.client.protocol import SubmissionProtocol
+from twisted_sendmail.client.protocol import SILENCE_SECONDS, SubmissionProtocol
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import Handshake, TLSPolicy
@@ -46,6 +45,7 @@ from twisted_sendmail.smtp import (
     printable,
     refusal,
 )
+from twisted_sendmail.timer import Timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.smtp import Reply
 
-#: Seconds after which a server that has sent nothing is named, and the beginning of that note.
-SILENCE_SECONDS = 5.0
-SILENCE_NOTE = "the server has sent nothing for"
 _BY_SILENCE = (ConnectionFailed, TLSClosed, Cancelled)
 
 # A module's logger, because the events of a class's logger hold the connection.
@@ -87,12 +84,10 @@ async def open_session(
     protocol.server = server
     if connected is not None:
         connected(protocol)
-    silence = _Silence(clock, protocol, implicit=server.tls is TLSPolicy.IMPLICIT)
     try:
         if server.tls is TLSPolicy.IMPLICIT:
             async with _handshake(clock, server, context, tlsa) as verifier:
                 await protocol.start_tls(verifier)
-            silence.end()
         name = server.helo_name or _own_name(protocol)
         await _hello(protocol, name, server)
         if (
@@ -104,32 +99,30 @@ async def open_session(
         protocol.keep_tls_session()
         _log.debug("{host}: ready, {tls}", host=protocol.host, tls=protocol.tls or "in clear")
     except SendmailError as error:
-        _end(protocol, error, silence, f"{server}" if unproved else "")
+        _end(protocol, error, f"{server}" if unproved else "")
         raise
     except CancelledError:
         # The command was not written yet, or the handshake waits for its turn.
         cancelled = Cancelled("cancelled")
         protocol.abort(cancelled)
-        _end(protocol, cancelled, silence)
+        _end(protocol, cancelled)
         raise cancelled from None
     except BaseException:
         protocol.abort()
         raise
-    finally:
-        silence.end()
-        # If TLS failed before the greeting came, nothing waits for the greeting; the TLS error is raised.
-        _ = protocol.greeting.addErrback(lambda _: None)
     return protocol
 
 
-def _end(
-    protocol: SubmissionProtocol, error: SendmailError, silence: _Silence, unproved: str = ""
-) -> None:
+def _end(protocol: SubmissionProtocol, error: SendmailError, unproved: str = "") -> None:
     """Complete *error*, and close the connection.
 
     :param unproved: the server, if its name is not proved.
     """
-    silence.explain(error)
+    if protocol.silent and (
+        isinstance(error, SendTimeout)
+        or (protocol.silence_noted and isinstance(error, _BY_SILENCE))
+    ):
+        error.remedy = f"the server sent nothing: {protocol.silence_question}"
     if isinstance(error, ProtocolBreach) and error.phase == "greeting":
         error.remedy = "check host and port: TLS or another protocol answers there"
     if unproved and isinstance(error, CertificateRejected):
@@ -176,41 +169,48 @@ async def _tlsa(clock: IReactorTime, server: SubmissionServer) -> TLSARecords | 
 async def _connect(clock: IReactorTime, server: SubmissionServer) -> SubmissionProtocol:
     def build(_address: IAddress | None) -> SubmissionProtocol:
         transcript = Transcript(server.watch)
-        return SubmissionProtocol(
+        protocol = SubmissionProtocol(
             clock, server.timeouts, server.host, transcript, server.extensions
         )
+        protocol.use_timer(timer)
+        return protocol
 
-    where = server.host or "the server" if _port(server) is None else server.host_and_port
-    what = f"no connection to {where}"
-    limit = server.timeouts.connect
+    late = False
 
-    def too_late(result: object, _: float) -> object:
-        if not isinstance(result, Failure):
-            return result
-        return Failure(
-            SendTimeout(f"{what} within {limit:g} s", phase="connect", remedy=ConnectFailed.remedy)
-        )
+    def too_late(_: object) -> None:
+        nonlocal late
+        late = True
+        attempt.cancel()
 
-    attempt = cast(
-        "Deferred[SubmissionProtocol]",
-        maybeDeferred(_endpoint(clock, server).connect, _Factory(build)),
-    )
-    if limit is not None:
-        _ = attempt.addTimeout(limit, clock, onTimeoutCancel=too_late)
+    # The connection goes on with the same delayed call.
+    timer = Timer(clock, too_late, SILENCE_SECONDS)
+    timer.set("connected", server.timeouts.connect)
     try:
+        attempt = cast(
+            "Deferred[SubmissionProtocol]", _endpoint(clock, server).connect(_Factory(build))
+        )
         return await attempt
-    except SendmailError:
-        raise
-    except (CancelledError, ConnectingCancelledError):
-        raise Cancelled("cancelled", phase="connect") from None
-    except ConnectBindError as error:
-        raise ConnectFailed(
-            f"{what} from {server.source_address}",
-            phase="connect",
-            detail=printable(os.strerror(error.osError)) if error.osError else "",
-            remedy="give a source address that this machine has",
-        ) from error
     except Exception as error:
+        timer.release()
+        where = server.host or "the server" if _port(server) is None else server.host_and_port
+        what = f"no connection to {where}"
+        if late:
+            raise SendTimeout(
+                f"{what} within {server.timeouts.connect:g} s",
+                phase="connect",
+                remedy=ConnectFailed.remedy,
+            ) from None
+        if isinstance(error, SendmailError):
+            raise
+        if isinstance(error, (CancelledError, ConnectingCancelledError)):
+            raise Cancelled("cancelled", phase="connect") from None
+        if isinstance(error, ConnectBindError):
+            raise ConnectFailed(
+                f"{what} from {server.source_address}",
+                phase="connect",
+                detail=printable(os.strerror(error.osError)) if error.osError else "",
+                remedy="give a source address that this machine has",
+            ) from error
         why = printable(str(error)).rstrip(".") or type(error).__name__
         raise ConnectFailed(what, phase="connect", detail=why) from error
 
@@ -240,49 +240,6 @@ class _Factory(Factory):
 
     def buildProtocol(self, addr: Any) -> SubmissionProtocol:
         return self._build(addr)
-
-
-class _Silence:
-    """Tells the user, after a few seconds, that the server sends nothing, and why that may be.
-
-    A server with implicit TLS waits for the client, which waits for the greeting; so does a server of
-    another protocol, such as HTTP.
-
-    :param implicit: the client has begun TLS, and the server does not answer.
-    """
-
-    def __init__(
-        self, clock: IReactorTime, protocol: SubmissionProtocol, *, implicit: bool
-    ) -> None:
-        self._protocol = protocol
-        self._question = (
-            "is this a STARTTLS port (smtp+starttls://)?"
-            if implicit
-            else "is this an implicit-TLS port (smtps://)?"
-        )
-        self._ended = False
-        self._timer = clock.callLater(SILENCE_SECONDS, self._hint)
-
-    def _hint(self) -> None:
-        protocol = self._protocol
-        if protocol.session.silent:
-            note = f"{SILENCE_NOTE} {SILENCE_SECONDS:g} s: {self._question}"
-            protocol.session.transcript.add("--", note)
-            _log.warn("{host}: {note}", host=protocol.host, note=note)
-
-    def end(self) -> None:
-        """Stop: the server has sent something, or the session is over."""
-        self._ended = True
-        if self._timer.active():
-            self._timer.cancel()
-
-    def explain(self, error: SendmailError) -> None:
-        """Add the question to the error of a session in which the server has sent nothing."""
-        if self._ended or not self._protocol.session.silent:
-            return
-        hinted = not self._timer.active()
-        if isinstance(error, SendTimeout) or (hinted and isinstance(error, _BY_SILENCE)):
-            error.remedy = f"the server sent nothing: {self._question}"
 
 
 def _handshake(

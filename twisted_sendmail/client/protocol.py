@@ -88,7 +88,6 @@ from twisted_sendmail.smtp import (
     Verb,
     check_reactor,
     check_type,
-    due_reply,
     printable,
 )
 from twisted_sendmail.socket_writer import SocketWriter
@@ -117,6 +116,12 @@ _log = Logger(namespace="twisted_sendmail.client")
 _IP_ADDRESSES = (IPv4Address, IPv6Address)
 #: States in which the server has not replied since a handshake.
 _UNANSWERED = frozenset({ClientState.CONNECTED, ClientState.SECURED})
+#: Seconds after which a server that has sent nothing is named, and the beginning of that note.
+SILENCE_SECONDS = 5.0
+SILENCE_NOTE = "the server has sent nothing for"
+
+# A module's logger, because the events of a class's logger hold the connection.
+_log = Logger(namespace="twisted_sendmail.client")
 
 
 @implementer(IHandshakeListener)
@@ -154,17 +159,19 @@ class SubmissionProtocol(Protocol):
         self.timeouts = timeouts or Timeouts()
         #: ``name[address]:port`` of the server, as far as it is known.
         self.host = server_name
-        #: Fires with the greeting.
-        self.greeting: Deferred[Reply] = Deferred(self._cancelled)
+        self._greeting: Deferred[Reply] | None = None
         #: State, capabilities and transcript.
-        self.session = ClientSession(transcript, self._fire(self.greeting), extensions)
+        self.session = ClientSession(transcript, self._greeted, extensions)
         #: The TLS session, once its handshake is complete.
         self.tls: TLSFacts | None = None
         #: The server that the connection is to; where it was found by DNS, the one that was found.
         self.server: SubmissionServer | None = None
-        self.timer = Timer(clock, self._late)
+        self.timer = Timer(clock, self._late, SILENCE_SECONDS)
+        #: The server has sent nothing so far; and that was noted.
+        self.silent, self.silence_noted = True, False
+        self._silence_first = False
         # The seconds, name and phase of the event that the timer awaits.
-        self._awaited: tuple[float | None, str | Callable[[], str], str | None] = None, "", None
+        self._awaited: tuple[float | None, str, str | None] = None, "", None
         self._verifier: ServerVerifier | None = None
         self._tls_transport: TLSTransport | None = None
         # Fires at the end of the handshake, and the reply to STARTTLS.
@@ -190,7 +197,24 @@ class SubmissionProtocol(Protocol):
     def __repr__(self) -> str:
         return f"<SubmissionProtocol {self.host}: {self.session.confirmed.value}>"
 
+    def use_timer(self, timer: Timer) -> None:
+        """Use *timer*, which awaited the connection."""
+        self.timer, timer.late = timer, self._late
+
     # -- commands --------------------------------------------------------------------------
+
+    @property
+    def greeting(self) -> Deferred[Reply]:
+        """A Deferred that fires with the greeting; the same each time."""
+        if self._greeting is None:
+            self._greeting = Deferred(self._cancelled)
+            if self.session.greeting.complete:
+                self._greeted(self.session.greeting.replies)
+        return self._greeting
+
+    def _greeted(self, results: list[Any]) -> None:
+        if self._greeting is not None:
+            self._fire(self._greeting)(results)
 
     def ehlo(self, domain: str) -> Deferred[Reply]:
         """Send EHLO; the capabilities are in ``session.capabilities`` then (RFC 5321 section 4.1.1.1)."""
@@ -413,29 +437,55 @@ class SubmissionProtocol(Protocol):
 
     def _set_timer(self) -> None:
         """Set one deadline for the reply that is owed first."""
-        session, timer = self.session, self.timer
+        session = self.session
         verb = session.owed_verb
         if verb is None:
-            timer.clear()
-        elif timer.key != session.turn:
-            seconds = self.timeouts.of(verb)
-            self.await_event(session.turn, seconds, lambda: due_reply(session.owed))
+            self.timer.clear()
+        elif self.timer.key != session.turn:
+            self.await_event(session.turn, self.timeouts.of(verb))
 
     def await_event(
-        self,
-        key: object,
-        seconds: float | None,
-        what: str | Callable[[], str],
-        phase: str | None = None,
+        self, key: object, seconds: float | None, what: str = "", phase: str | None = None
     ) -> None:
-        """Set the deadline of the event that *key* identifies; *what* names it in the error."""
-        self._awaited = seconds, what, phase
-        self.timer.set(key, seconds)
+        """Set the deadline of the event that *key* identifies.
 
-    def _late(self, _: object) -> None:
+        :param what: names it in the error; empty for the reply that is owed first.
+        """
+        self._awaited = seconds, what, phase
+        # While the server has sent nothing, that is noted before the deadline.
+        self._silence_first = self.silent and (seconds is None or seconds > SILENCE_SECONDS)
+        self.timer.set(key, SILENCE_SECONDS if self._silence_first else seconds)
+
+    def _late(self, key: object) -> None:
         seconds, what, phase = self._awaited
-        name = what if isinstance(what, str) else what()
+        if self._silence_first:
+            self._silence_first = False
+            if self.silent:
+                self._note_silence()
+            self.timer.set(key, None if seconds is None else seconds - SILENCE_SECONDS)
+            return
+        name = what or f"the reply to {self.session.owed}"
         self.abort(SendTimeout(f"{name} did not come within {seconds:g} s", phase=phase))
+
+    def _note_silence(self) -> None:
+        """Note that the server sends nothing, and why that may be.
+
+        A server with implicit TLS waits for the client, which waits for the greeting; so does a server
+        of another protocol, such as HTTP.
+        """
+        if self.silence_noted:
+            return
+        self.silence_noted = True
+        note = f"{SILENCE_NOTE} {SILENCE_SECONDS:g} s: {self.silence_question}"
+        self.session.transcript.add("--", note)
+        _log.warn("{host}: {note}", host=self.host, note=note)
+
+    @property
+    def silence_question(self) -> str:
+        """Why the server may have sent nothing."""
+        if self._verifier is not None:
+            return "is this a STARTTLS port (smtp+starttls://)?"
+        return "is this an implicit-TLS port (smtps://)?"
 
     def _reply_to(
         self,
@@ -554,6 +604,7 @@ class SubmissionProtocol(Protocol):
         handshake, self._handshake = self._handshake, None
         if handshake is None or self._verifier is None:
             return
+        self.silent = False
         self.timer.clear()
         try:
             self.tls = facts = self._verifier.facts()
@@ -605,6 +656,7 @@ class SubmissionProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """See ``IProtocol``."""
         session = self.session
+        self.silent = False
         self._held += 1
         try:
             if self._tls_transport is None:
@@ -615,7 +667,8 @@ class SubmissionProtocol(Protocol):
             if session.completed or session.over is not None:
                 self._dispatch()
         finally:
-            self.release()
+            self._held -= 1
+            self.flush()
             if self._tls_transport is not None:
                 self._tls_transport.flush()  # records that answer nothing of ours
 

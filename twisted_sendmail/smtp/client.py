@@ -328,11 +328,6 @@ class ClientSession:
         return not self._owed and bool(self._waiting)
 
     @property
-    def silent(self) -> bool:
-        """True if the server has sent nothing so far."""
-        return not self.turn and not self._parser.pending
-
-    @property
     def owed(self) -> Command | None:
         """The command whose reply comes next."""
         return self._owed[0].commands[len(self._owed[0].replies)] if self._owed else None
