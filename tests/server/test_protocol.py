@@ -6,7 +6,9 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -477,6 +479,37 @@ def test_a_client_that_reads_at_last_gets_all_its_answers(net: Net) -> None:
     client.link.client.resumeProducing()
     net.pump.run()
     assert len(client.take()) == 100_000
+
+
+class Counting(Receiver):
+    """Counts the recipients of all messages."""
+
+    count = 0
+
+    def recipient(self, recipient: object) -> None:
+        Counting.count += 1
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_client_that_sends_many_commands_at_once_leaves_turns_to_others(
+    net: Net, closes: bool
+) -> None:
+    net.server(Counting, settings=ServerSettings(require_tls=False, max_recipients=3000))
+    server: Any = net.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+    string_transport: Any = StringTransport
+    transport = string_transport()
+    server.makeConnection(transport)
+    transport.clear()
+    Counting.count = 0
+    turns = []
+    server.dataReceived((ENVELOPE + "RCPT TO:<b@example.net>\r\n" * 2999).encode())
+    if closes:
+        server.readConnectionLost()
+    while Counting.count < 3000:
+        turns.append(Counting.count)
+        net.clock.advance(0)
+    assert max(b - a for a, b in zip([0, *turns], turns, strict=False)) < 300
+    assert transport.value().count(b"250 2.0.0 Ok\r\n") == 3001
 
 
 # -- deadlines ---------------------------------------------------------------------------------

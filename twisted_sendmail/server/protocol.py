@@ -13,7 +13,8 @@ receiver and accounts.  A flight of the client's octets takes this way::
       _regulate()                      deadline, back-pressure, close
 
 After PENDING the session stops; ``_resume`` brings the answer when the receiver's Deferred has
-fired, and pumps again.
+fired, and pumps again.  ``run`` also stops after some hundred commands; then the pump goes on in the
+next turn of the reactor, so that a client that sends many commands at once does not delay others.
 
 **Deadlines.**  There is one at a time.  ``_regulate`` chooses it from the state: a TLS handshake, the
 next command, the content, or that the client reads our replies.  While a receiver's answer is
@@ -62,6 +63,7 @@ from twisted_sendmail.socket_writer import SocketWriter
 from twisted_sendmail.timer import Timer
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from twisted_sendmail.server.factory import SMTPServerFactory
@@ -97,6 +99,8 @@ class SMTPServerProtocol(Protocol):
         self._content = 0
         #: ``_pump`` is running.
         self._pumping = False
+        #: Calls ``_go_on`` in the next turn of the reactor.
+        self._going_on: IDelayedCall | None = None
         #: The client does not read what is written.
         self._blocked = False
         #: Reading is paused.
@@ -173,6 +177,8 @@ class SMTPServerProtocol(Protocol):
         """Abort what has begun; a commit goes on."""
         self._over = True
         self._timer.stop()
+        if self._going_on is not None:
+            self._going_on.cancel()
         self._handler.connection_lost()
         self.session.end("connection lost")
         self.factory.closed(self)
@@ -212,20 +218,25 @@ class SMTPServerProtocol(Protocol):
 
     def _pump(self) -> None:
         """Do all that can be done now, and write the replies in one piece."""
-        if self._pumping or self._over:
+        if self._pumping or self._over or self._going_on is not None:
             return
         session = self.session
         self._pumping = True
         try:
-            while not self._blocked and session.run():
-                self._flush()
+            more = not self._blocked and session.run()
         finally:
             self._pumping = False
         self._flush()
-        if self._half_closed and not (session.pending or self._blocked):
+        if more:
+            self._going_on = self.factory.clock.callLater(0, self._go_on)
+        elif self._half_closed and not (session.pending or self._blocked):
             # The buffer holds an incomplete command or message.
             session.end("connection closed")
         self._regulate()
+
+    def _go_on(self) -> None:
+        self._going_on = None
+        self._pump()
 
     def _resume(self, answer: Any) -> None:
         """Give the session an answer that was awaited."""
@@ -256,7 +267,7 @@ class SMTPServerProtocol(Protocol):
         if state is _CLOSED:
             self._close()
             return
-        stalled = self._blocked or session.pending is not None
+        stalled = self._blocked or session.pending is not None or self._going_on is not None
         reading = session.reading_content
         seconds = deadlines.command
         if reading or state is _CHUNKS:

@@ -94,6 +94,8 @@ if TYPE_CHECKING:
 MAX_EXCESS = 10
 #: Octets that may wait in the buffer while an answer is pending; reading is to pause then.
 HIGH_WATER = 65536
+#: Commands and pieces of content that one ``run`` reads.
+MAX_STEPS = 200
 
 
 class Pending(enum.Enum):
@@ -300,25 +302,25 @@ class ServerSession:
     def run(self) -> bool:
         """Read and obey what is buffered, as far as possible now.
 
-        Returns True when so much waits in ``output`` that it is to be written first; call
-        it again then.
+        Returns True when there may be more to do: write ``output``, and call it again later, so that
+        other connections have their turn.
         """
-        while self.pending is None and (state := self.state) not in _NOT_READING:
+        for _ in range(MAX_STEPS):
+            state = self.state
+            if self.pending is not None or state in _NOT_READING:
+                return False
             if self._farewell is not None and self._between_messages():
                 self.close(self._farewell)
             elif self._chunk is not None:
                 if not self._read_chunk():
-                    break
-            elif not self._buffer:
-                break
-            elif state is _DATA:
-                if not self._read_data():
-                    break
-            elif not self._read_line():
-                break
+                    return False
+            else:
+                read = self._read_data if state is _DATA else self._read_line
+                if not (self._buffer and read()):
+                    return False
             if len(self._output) >= HIGH_WATER:
-                return True
-        return False
+                break
+        return True
 
     # -- decisions ------------------------------------------------------------
 
