@@ -94,7 +94,7 @@ if TYPE_CHECKING:
 MAX_EXCESS = 10
 #: Octets that may wait in the buffer while an answer is pending; reading is to pause then.
 HIGH_WATER = 65536
-#: Commands and pieces of content that one ``run`` reads.
+#: Commands and pieces of content that one ``run`` reads, which bounds the output too.
 MAX_STEPS = 200
 
 
@@ -318,8 +318,6 @@ class ServerSession:
                 read = self._read_data if state is _DATA else self._read_line
                 if not (self._buffer and read()):
                     return False
-            if len(self._output) >= HIGH_WATER:
-                break
         return True
 
     # -- decisions ------------------------------------------------------------

@@ -6,18 +6,23 @@ Every error and report has one. The sessions replace secrets before they add a l
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.escape import printable
-from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    # One line and its side; the lines of a group and the octets of content after them; the octets
-    # of a content after DATA; or replies.
-    _Entry = tuple[str, str | bytes] | tuple[bytes, int] | int | tuple[Reply, ...]
+    from twisted_sendmail.smtp.reply import Reply
+
+    # The number of lines, and: one line and its side; the lines of a group and the octets of
+    # content after them; the octets of a content after DATA; or replies.
+    _Entry = (
+        tuple[int, str, str | bytes]
+        | tuple[int, bytes, int]
+        | tuple[int, int]
+        | tuple[int, tuple[Reply, ...]]
+    )
 
 #: Lines kept from the start (greeting, TLS, AUTH: they explain most failures).
 HEAD_LINES = 40
@@ -27,6 +32,8 @@ TAIL_LINES = 60
 LINE_WIDTH = 256
 #: Octets of several lines that are kept in one entry.
 _MAX_ENTRY = 1024
+#: Entries that are kept until the middle ones are dropped together.
+_MAX_ENTRIES = HEAD_LINES + 2 * TAIL_LINES
 
 
 class Transcript:
@@ -39,19 +46,18 @@ class Transcript:
     :param watch: called with each line as it is added, ready to be shown.
     """
 
-    __slots__ = ("_dropped", "_head", "_tail", "_watch")
+    __slots__ = ("_dropped", "_entries", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         self._watch = watch
-        # An entry has a line at least, so these entries hold the lines to be shown, and perhaps more.
-        self._head: list[_Entry] = []
-        self._tail: deque[_Entry] = deque(maxlen=TAIL_LINES)
-        # Lines of the entries between head and tail.
+        # An entry has a line at least, so the first and the last entries hold the lines to be shown.
+        self._entries: list[_Entry] = []
+        # Lines of the entries that were dropped after the first ones.
         self._dropped = 0
 
     def add(self, side: str, line: str | bytes) -> None:
         """Add one line of *side*, which is ``C``, ``S`` or ``--``."""
-        self._keep((side, line[:LINE_WIDTH]))
+        self._keep((1, side, line[:LINE_WIDTH]))
 
     def add_group(self, wire: bytes, octets: int) -> None:
         """Add lines of the client, each with CRLF, and *octets* of content."""
@@ -61,33 +67,32 @@ class Transcript:
             if octets:
                 self.add("--", _content(octets))
             return
-        self._keep((wire, octets))
+        self._keep((wire.count(b"\n") + (octets > 0), wire, octets))
 
     def add_content(self, octets: int) -> None:
         """Add a content after DATA, and the dot that ends it."""
-        self._keep(octets)
+        self._keep((2, octets))
 
     def add_reply(self, *replies: Reply) -> None:
         """Add all lines of a reply, or of several that came together."""
-        characters = 0
+        lines = characters = 0
         for _, texts in replies:
+            lines += len(texts)
             for text in texts:
                 characters += len(text)
         if characters <= _MAX_ENTRY:
-            self._keep(replies)
+            self._keep((lines, replies))
             return
         for reply in replies:
             for line in _reply_lines(reply):
                 self.add("S", line)
 
     def _keep(self, entry: _Entry) -> None:
-        if len(self._head) < HEAD_LINES:
-            self._head.append(entry)
-        else:
-            tail = self._tail
-            if len(tail) == TAIL_LINES:
-                self._dropped += _count(tail[0])
-            tail.append(entry)
+        entries = self._entries
+        entries.append(entry)
+        if len(entries) > _MAX_ENTRIES:
+            self._dropped += sum([each[0] for each in entries[HEAD_LINES:-TAIL_LINES]])
+            del entries[HEAD_LINES:-TAIL_LINES]
         if self._watch is not None:
             for line in _shown(entry):
                 self._watch(line)
@@ -96,9 +101,9 @@ class Transcript:
         """Return the first lines, the number of lines left out, and the last lines."""
         first: list[str] = []
         last: list[str] = []
-        for entry in self._head:
+        for entry in self._entries[:HEAD_LINES]:
             (first if len(first) < HEAD_LINES else last).extend(_shown(entry))
-        for entry in self._tail:
+        for entry in self._entries[HEAD_LINES:]:
             last += _shown(entry)
         return first, self._dropped + max(0, len(last) - TAIL_LINES), last[-TAIL_LINES:]
 
@@ -121,22 +126,13 @@ class Transcript:
         return f"<Transcript of {len(first) + left_out + len(last)} lines>"
 
 
-def _count(entry: _Entry) -> int:
-    """Return the number of lines that :func:`_shown` would make."""
-    if isinstance(entry, int):
-        return 2
-    if isinstance(entry[0], Reply):
-        return sum([len(texts) for _, texts in entry])
-    first, second = entry
-    return first.count(b"\n") + bool(second) if isinstance(first, bytes) else 1
-
-
 def _shown(entry: _Entry) -> list[str]:
-    if isinstance(entry, int):
-        return [_line("--", _content(entry)), _line("C", ".")]
-    if isinstance(entry[0], Reply):
-        return [_line("S", line) for reply in entry for line in _reply_lines(reply)]
-    first, second = entry
+    if len(entry) == 2:
+        _, given = entry
+        if isinstance(given, int):
+            return [_line("--", _content(given)), _line("C", ".")]
+        return [_line("S", line) for reply in given for line in _reply_lines(reply)]
+    _, first, second = entry
     if isinstance(second, int):
         lines = [_line("C", line) for line in first.splitlines()]
         return [*lines, _line("--", _content(second))] if second else lines
