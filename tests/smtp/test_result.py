@@ -42,6 +42,13 @@ def report(reply: Reply | None, *outcomes: RecipientResult) -> DeliveryReport:
         ),
         ("2.0.0 Message queued (A1B2C3)", "A1B2C3"),
         ("2.0.0 Ok: queued as <A1B2C3>.", "A1B2C3"),
+        ("2.0.0 Message queued with id 1b2c3d4e.", "1b2c3d4e"),
+        ("OK ids=d7ef132b5d7711ea8c8c000c29c33806", "d7ef132b5d7711ea8c8c000c29c33806"),
+        (
+            "Ok 0100018f2c3d4e5f-1b2c3d4e-5f60-4718-92a3-b4c5d6e7f809-000000",
+            "0100018f2c3d4e5f-1b2c3d4e-5f60-4718-92a3-b4c5d6e7f809-000000",
+        ),
+        ("Ok 0100018f2c3d4e5f", None),
         ("ok qp or not", None),
         ("x" * 100_000, None),
         ("OK", None),

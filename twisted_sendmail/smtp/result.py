@@ -116,14 +116,15 @@ def recipient_results(
 
 # How servers tell their queue id in the reply to the content, most telling first.
 _QUEUE_ID = (
-    re.compile(r"queued as ([!-~]+)", re.IGNORECASE),
-    re.compile(r"\bid=([!-~]+)"),
+    re.compile(r"queued (?:as|with id) ([!-~]+)", re.IGNORECASE),
+    re.compile(r"\bids?=([!-~]+)"),
     re.compile(r"queued \(([!-~]+)\)", re.IGNORECASE),
     # An enhanced status code is not one; and words are tried from their first letter only.
     re.compile(r"(?<![!-~])(?![245]\.[0-9.]+ )([!-~]+) Message accepted for delivery"),
     re.compile(r"\bInternalId=([0-9]+)"),
     re.compile(r"\A(?:2\.0\.0 )?ok [0-9]+ qp ([0-9]+)", re.IGNORECASE),
     re.compile(r"\bOK +[0-9]+ ([!-~]+) - gsmtp"),
+    re.compile(r"\AOk ([0-9a-f]{16}(?:-[0-9a-f]+){6})\Z"),  # Amazon SES
 )
 _ID_DELIMITERS = ".,;:()<>[]"
 
