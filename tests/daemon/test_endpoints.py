@@ -21,6 +21,7 @@ def parsed(written: str) -> EndpointDescription:
         ("tcp:127.0.0.1:2525", "tcp:2525:interface=127.0.0.1", "127.0.0.1", True),
         ("tcp:localhost:25", "tcp:25:interface=localhost", "localhost", True),
         ("tcp:[::1]:2525", r"tcp6:2525:interface=\:\:1", "::1", True),
+        ("tcp:[fe80::1%eth0]:25", r"tcp6:25:interface=fe80\:\:1%eth0", "fe80::1%eth0", False),
         ("tcp:192.0.2.1:25:backlog=9", "tcp:25:interface=192.0.2.1:backlog=9", "192.0.2.1", False),
         ("tcp:2525", "tcp:2525", "", False),
         ("tcp:2525:interface=127.0.0.1", "tcp:2525:interface=127.0.0.1", "127.0.0.1", True),

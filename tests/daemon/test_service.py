@@ -137,6 +137,24 @@ async def test_an_endpoint_in_use_ends_the_start_and_nothing_listens(stage: Stag
     await daemon.stopService()
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "why"),
+    [
+        ("tcp:192.0.2.1:2525", "Cannot assign requested address; name an address of this machine"),
+        ("unix:/nowhere/socket", "No such file or directory; make the directory of the socket"),
+    ],
+)
+@ensureDeferred
+async def test_the_remedy_fits_the_reason_for_which_an_endpoint_cannot_be_used(
+    stage: Stage, endpoint: str, why: str
+) -> None:
+    daemon = stage.daemon(stage.text(listen=f'["{endpoint}"]'))
+    daemon.startService()
+    await stage.until(lambda: stage.failures)
+    assert str(stage.failures[0]).endswith(f" cannot be listened on: {why}")
+    await daemon.stopService()
+
+
 @ensureDeferred
 async def test_a_queue_in_use_ends_the_start(stage: Stage) -> None:
     first = await stage.started()

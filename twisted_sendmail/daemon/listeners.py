@@ -10,6 +10,7 @@ in reserve to accept and close new connections, and continues when descriptors a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -53,6 +54,15 @@ if TYPE_CHECKING:
     from twisted_sendmail.daemon.endpoints import EndpointDescription
     from twisted_sendmail.queue import Queue
     from twisted_sendmail.server import ConnectionInfo
+
+
+_REMEDIES: dict[int | None, str] = {
+    errno.EADDRINUSE: "stop the process that uses it, or choose another endpoint",
+    errno.EADDRNOTAVAIL: "name an address of this machine",
+    errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE, root, or a socket of systemd; a Unix"
+    " socket, a directory that this user may write to",
+    errno.ENOENT: "make the directory of the socket",
+}
 
 
 class CannotListen(SendmailError):
@@ -293,7 +303,7 @@ async def listen(
         raise CannotListen(
             f"{printable(str(endpoint), 200)} cannot be listened on",
             detail=getattr(why, "strerror", None) or str(why),
-            remedy="stop the process that uses it, or choose another endpoint",
+            remedy=_REMEDIES.get(getattr(why, "errno", None), "choose another endpoint"),
         ) from None
     address: Any = port.getHost()
     chosen = f", port {address.port}" if endpoint.port == 0 else ""
