@@ -100,7 +100,7 @@ async def _exchange(
     redaction = protocol.session.redaction
     for secret in (resolved.password, resolved.token):
         if secret is not None:
-            redaction.conceal(secret.reveal())
+            redaction.conceal(secret.reveal(), secret.forms())
     try:
         reply = await protocol.auth(mechanism.name, mechanism.start())
         rounds = 0

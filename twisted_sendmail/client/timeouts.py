@@ -163,13 +163,24 @@ def within(
 
     :raises SendTimeout: as of :meth:`Deadlines.apply`.
     """
-    deadlines = Deadlines(clock, seconds, what)
+    running = Deferred.fromCoroutine(work)
+    if seconds is None or running.called:
+        return running
+    late = False
+
+    def expire() -> None:
+        nonlocal late
+        late = True
+        running.cancel()
 
     def done(result: Any) -> Any:
-        deadlines.stop_if_idle()
+        if late:
+            return _timed_out(result, what, seconds or 0)
+        call.cancel()
         return result
 
-    return deadlines.apply(Deferred.fromCoroutine(work)).addBoth(done)
+    call = clock.callLater(seconds, expire)
+    return running.addBoth(done)
 
 
 def _timed_out(result: Any, what: str, seconds: float) -> Any:

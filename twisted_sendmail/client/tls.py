@@ -830,6 +830,13 @@ class _HandshakeSlots(DeferredSemaphore):
 
     _to_release = 0
 
+    def take(self) -> bool:
+        """Take a slot if one is free, without a Deferred."""
+        if not self.tokens:
+            return False
+        self.tokens -= 1
+        return True
+
     def release(self) -> None:
         """Let the next handshake begin."""
         self._to_release += 1
@@ -854,21 +861,25 @@ class Handshake:
     ) -> None:
         self._key = SessionKey(clock, trust, name.lower(), port, tlsa)
         self._verifier = trust.verifier(name, self._key, context, tlsa)
-        self._slots = _SLOTS.setdefault(self._key, _HandshakeSlots(MAX_HANDSHAKES))
-        self._acquired: DeferredSemaphore | None = None
+        slots = _SLOTS.get(self._key)
+        if slots is None:
+            slots = _SLOTS[self._key] = _HandshakeSlots(MAX_HANDSHAKES)
+        self._slots = slots
+        self._acquired = False
 
     async def __aenter__(self) -> ServerVerifier:
-        acquiring = self._slots.acquire()
-        if not acquiring.called:
+        self._acquired = self._slots.take()
+        if not self._acquired:
+            acquiring = self._slots.acquire()
             _ = acquiring.addTimeout(
                 MAX_HANDSHAKE_WAIT, self._key.clock, onTimeoutCancel=lambda *_: None
             )
-        self._acquired = await acquiring
+            self._acquired = await acquiring is not None
         return self._verifier
 
     async def __aexit__(self, *_: object) -> None:
-        if self._acquired is not None:
-            self._acquired.release()
+        if self._acquired:
+            self._slots.release()
 
 
 #: By server, while it has a handshake.

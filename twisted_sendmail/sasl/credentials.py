@@ -26,6 +26,7 @@ from twisted_sendmail.smtp import (
     TemporaryAuthenticationFailure,
     check_each,
     check_type,
+    quoted_forms,
 )
 
 #: Returns the secret, or an awaitable of it; called once a connection.
@@ -53,14 +54,21 @@ class Secret:
     It may be copied (the copy is itself) but not pickled.
     """
 
-    __slots__ = ("__text",)
+    __slots__ = ("__forms", "__text")
 
     def __init__(self, text: str) -> None:
         self.__text = text
+        self.__forms: list[bytes] | None = None
 
     def reveal(self) -> str:
         """Return the secret; do not bind it to a name where an error may be raised."""
         return self.__text
+
+    def forms(self) -> list[bytes]:
+        """Return the forms in which a server may quote the secret; made once for all connections."""
+        if self.__forms is None:
+            self.__forms = quoted_forms(self.__text.encode("utf-8", "replace"))
+        return self.__forms
 
     def __repr__(self) -> str:
         return f"Secret({_HIDDEN})"

@@ -130,6 +130,7 @@ __all__ = [
     "may_hold_url",
     "printable",
     "quoted",
+    "quoted_forms",
     "rcpt_command",
     "recipient_results",
     "refusal",
@@ -266,7 +267,13 @@ if TYPE_CHECKING:
         MAX_ORCPT,
         MAX_TEXT_LINE,
     )
-    from twisted_sendmail.smtp.redaction import full_url, may_hold_url, shown_argument, shown_url
+    from twisted_sendmail.smtp.redaction import (
+        full_url,
+        may_hold_url,
+        quoted_forms,
+        shown_argument,
+        shown_url,
+    )
     from twisted_sendmail.smtp.reply import Reply
     from twisted_sendmail.smtp.reply_meaning import (
         EHLO_UNKNOWN,
@@ -323,7 +330,7 @@ else:
                 ExtensionParameter MailParameters""",
             "limits": """
                 MAX_DOMAIN MAX_FIELDS MAX_HEADER MAX_HOPS MAX_ORCPT MAX_TEXT_LINE""",
-            "redaction": "full_url may_hold_url shown_argument shown_url",
+            "redaction": "full_url may_hold_url quoted_forms shown_argument shown_url",
             "reply": "Reply",
             "reply_meaning": "EHLO_UNKNOWN ReplyMeaning ReplySubject classify_reply refused_parameters",
             "envelope_commands": "mail_command rcpt_command smtputf8_refusal",

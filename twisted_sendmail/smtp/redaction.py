@@ -101,17 +101,21 @@ class Redaction:
     def __bool__(self) -> bool:
         return bool(self._forms or self._words)
 
-    def conceal(self, secret: str | bytes) -> None:
-        """Do not show *secret* from now on."""
+    def conceal(self, secret: str | bytes, forms: Iterable[bytes] | None = None) -> None:
+        """Do not show *secret* from now on.
+
+        :param forms: its :func:`quoted_forms`, if they were made already.
+        """
         octets = secret.encode("utf-8", "replace") if isinstance(secret, str) else secret
         if not octets or octets in self._concealed:
             return
         self._concealed.add(octets)
+        forms = quoted_forms(octets) if forms is None else forms
         if len(octets) > MAX_SHORT_SECRET:
-            self._add(_forms(octets))
+            self._add(forms)
             return
         self._short = True
-        words = [_word(form) for form in _forms(octets)]
+        words = [_word(form) for form in forms]
         self._words += [word for word in words if word not in self._words]
 
     def _add(self, forms: Iterable[bytes]) -> None:
@@ -174,7 +178,7 @@ class Redaction:
         if self._short or len(text) > MAX_SEARCHED or self.concerns(text):
             return True
         fragments = {text[i : i + FRAGMENT] for i in range(len(text) - FRAGMENT + 1)}
-        forms = (_forms(part) for part in chain.from_iterable(exchange) if part)
+        forms = (quoted_forms(part) for part in chain.from_iterable(exchange) if part)
         for form in chain(self._forms, chain.from_iterable(forms)):
             if len(form) < FRAGMENT:
                 if _word(form).search(text):
@@ -225,7 +229,7 @@ def _word(form: bytes) -> re.Pattern[bytes]:
     return re.compile(before + re.escape(form) + after)
 
 
-def _forms(octets: bytes) -> list[bytes]:
+def quoted_forms(octets: bytes) -> list[bytes]:
     """Return the forms in which a server may write *octets*, in lower case."""
     return [
         octets.lower(),
