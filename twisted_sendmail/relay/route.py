@@ -155,11 +155,17 @@ class Route:
         return left
 
     def take_slot(self, *, new: bool) -> Slot:
-        """Count one more message as under way; see :meth:`Slots.take`."""
+        """Count one more message as under way; return its slot.
+
+        :param new: the message was never tried before.
+        """
         slots = self.slots
         if not slots.taken:
             self._last_result = self._reactor.seconds()
-        return slots.take(new=new)
+        slots.taken += 1
+        slots.recent += 1
+        slots.new += new
+        return Slot(slots, new, slots.generation)
 
     def share(self, relays: int) -> None:
         """Use this relay's part of the limits of the route: *relays* deliver over it.
@@ -360,23 +366,6 @@ class Slots:
         #: Messages that started in this generation.
         self.recent = 0
 
-    def take(self, *, new: bool) -> Slot:
-        """Return a slot for one more message.
-
-        :param new: the message was never tried before.
-        """
-        self.taken += 1
-        self.recent += 1
-        self.new += new
-        return Slot(self, new, self.generation)
-
-    def free(self, slot: Slot) -> None:
-        """Count the message of *slot* as no longer under way."""
-        self.taken -= 1
-        self.new -= slot.new
-        if slot.generation == self.generation:
-            self.recent -= 1
-
     def start_generation(self) -> None:
         """Tell messages that are under way now from those that start later."""
         self.generation += 1
@@ -388,7 +377,7 @@ class Slot:
 
     __slots__ = ("_slots", "generation", "new")
 
-    def __init__(self, slots: Slots, new: bool, generation: int) -> None:  # noqa: FBT001 - made by Slots.take
+    def __init__(self, slots: Slots, new: bool, generation: int) -> None:  # noqa: FBT001 - made by Route.take_slot
         self._slots: Slots | None = slots
         self.new = new
         #: Generation of the route when the slot was taken.
@@ -399,7 +388,10 @@ class Slot:
         slots, self._slots = self._slots, None
         if slots is None:
             return False
-        slots.free(self)
+        slots.taken -= 1
+        slots.new -= self.new
+        if self.generation == slots.generation:
+            slots.recent -= 1
         return True
 
 
