@@ -16,6 +16,7 @@ from twisted_sendmail.cli.main import SUBCOMMANDS
 for _name in (
     "tests.durability.forked_relay",
     "tests.queue.writer",
+    "tests.scenarios.relay_process",
     "twisted.application.reactors",
     "twisted.internet.endpoints",
     "twisted.internet.epollreactor",

@@ -15,10 +15,13 @@ import stat
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.internet.threads import deferToThread
+
+from tests.forked import ForkedProcess, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +50,7 @@ class Relay:
         self.folder = folder
         self.queue = folder / "queue"
         self.log = folder / "log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self.env = {**os.environ, "PYTHONWARNINGS": "default", "LANG": "C.UTF-8"}
         self.write("password", PASSWORD + "\n", 0o600)
 
@@ -83,11 +86,20 @@ class Relay:
         umask: int = 0o022,
         listening: socket.socket | None = None,
     ) -> None:
-        """Start it, and do not wait.
+        """Start it, and do not wait; it is forked, unless a command or a socket needs it otherwise.
 
         :param through: the command that runs it.
         :param listening: passed on as systemd does it, under the name ``smtp``.
         """
+        if not through and listening is None:
+            self.log.touch()
+            self.process = ForkedProcess(
+                partial(_run, umask, flags),
+                folder=self.folder,
+                env=self.env,
+                streams=[os.devnull, str(self.log), str(self.log)],
+            )
+            return
         if listening is not None:
             through = (sys.executable, "-c", _ACTIVATE, str(listening.fileno()), sys.executable)
         with self.log.open("ab") as log:
@@ -162,6 +174,11 @@ class Relay:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(PATIENCE)
+
+
+def _run(umask: int, flags: Sequence[str]) -> None:
+    os.umask(umask)
+    run_command("twistd", "-n", "--pidfile=", "sendmail", *flags)
 
 
 def submit(port: int, number: int = 0, *, recipients: Sequence[str] = ("bob@example.net",)) -> str:

@@ -15,6 +15,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
+from tests.forked import run_forked
 from tests.names import SCAN_INTERVAL
 from tests.ports import free_port
 from tests.scenarios.relay_process import PASSWORD, Relay
@@ -76,15 +77,10 @@ def many(relay: Relay, numbers: range) -> None:
 
 
 def queue(relay: Relay, action: str, *words: str) -> str:
-    done = subprocess.run(
-        [str(BIN / "twisted-sendmail"), "queue", action, *words],
-        capture_output=True,
-        env={**os.environ, "TWISTED_SENDMAIL_CONFIG": str(relay.folder / "relay.toml")},
-        timeout=100,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    return done.stdout.decode()
+    env = {**os.environ, "TWISTED_SENDMAIL_CONFIG": str(relay.folder / "relay.toml")}
+    done = run_forked("twisted-sendmail", "queue", action, *words, folder=relay.folder, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def numbers(messages: list[ReceivedMessage]) -> list[int]:

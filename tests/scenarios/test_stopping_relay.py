@@ -104,10 +104,10 @@ async def test_sigterm_does_not_wait_for_name_servers(relay: Relay, hop: Loopbac
     resolving = relay.folder / "resolving"
     # Runs when Python starts, in place of a resolver whose name servers do not answer.
     relay.write("sitecustomize.py", _NO_NAME_SERVER.format(resolving=str(resolving)))
-    relay.env["PYTHONPATH"] = str(relay.folder)
     port = free_port()
     url = "smtp+starttls://jane@mx.example.net"
-    relay.start("--config", relay.write("relay.toml", configuration(port, url, hop.ca_file)))
+    path = relay.write("relay.toml", configuration(port, url, hop.ca_file))
+    relay.start("--config", path, through=("env", f"PYTHONPATH={relay.folder}"))
     await deferToThread(relay.up)
     await deferToThread(submit, port)
     await deferToThread(relay.wait, resolving.exists)
