@@ -89,9 +89,13 @@ def run_forked(
     folder: Path,
     env: Mapping[str, str],
     stdin: bytes = b"",
+    stdout: str = "",
     seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
-    """Run an installed command to its end in a `ForkedProcess`."""
+    """Run an installed command to its end in a `ForkedProcess`.
+
+    :param stdout: the path of a file that is its stdout; otherwise what it prints is in the result.
+    """
     with (
         tempfile.TemporaryFile() as given,
         tempfile.TemporaryFile() as out,
@@ -99,7 +103,7 @@ def run_forked(
     ):
         given.write(stdin)
         given.seek(0)
-        streams = [_path(file) for file in (given, out, err)]
+        streams = [_path(given), stdout or _path(out), _path(err)]
         work = partial(run_command, program, *words)
         process = ForkedProcess(work, folder=folder, env=env, streams=streams)
         try:
@@ -112,7 +116,7 @@ def run_forked(
 def run_command(program: str, *words: str) -> None:
     """Run an installed command in this process.
 
-    :param program: its name, such as ``twistd``.
+    :param program: its name, such as ``twistd``, or its path.
     """
     sys.argv = [str(_BIN / program), *words]
     runpy.run_path(sys.argv[0], run_name="__main__")

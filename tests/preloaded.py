@@ -25,6 +25,10 @@ for _name in (
     "twisted_sendmail.daemon.service",
     "twisted_sendmail.daemon.tap",
     "twisted_sendmail.queue.postgresql.queue",
+    *(
+        f"twisted_sendmail.cli.sendmail.{name}"
+        for name in ("command", "mailq", "script", "session")
+    ),
     *(f"twisted_sendmail.cli.{name}" for name in SUBCOMMANDS),
 ):
     importlib.import_module(_name)

@@ -20,6 +20,7 @@ from twisted.internet.task import Clock
 from tests.cli.intake import run_intake
 from tests.cli.queues import Queue
 from tests.cli.shell import Done
+from tests.forked import run_forked
 from tests.names import QueuedMessage, read_configuration
 from tests.other_users import ALICE, as_user, needs_root
 from twisted_sendmail.cli.sendmail.command import main
@@ -64,6 +65,12 @@ class SendmailCommand:
         return sorted(path.name for path in self.drop.iterdir())
 
     def __call__(self, *words: str, stdin: bytes = MESSAGE, name: str = "", **env: str) -> Done:
+        if not env:
+            forked = run_forked(
+                self.called(name), *words, folder=self.folder, env=self.env, stdin=stdin
+            )
+            return self._checked(forked.returncode, forked.stdout, forked.stderr)
+        # The start of an interpreter depends on its environment.
         done = subprocess.run(
             [self.called(name), *words],
             input=stdin,
@@ -73,8 +80,10 @@ class SendmailCommand:
             timeout=100,
             check=False,
         )
-        out = done.stdout.decode().replace("\r\n", "\n")
-        return Done(done.returncode, out, done.stderr.decode()).check()
+        return self._checked(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def _checked(self, status: int, out: str, err: str) -> Done:
+        return Done(status, out.replace("\r\n", "\n"), err).check()
 
     def called(self, name: str) -> str:
         """The program by that name, as a distribution would have it."""

@@ -18,6 +18,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import provider
 
+from tests.forked import run_forked
 from twisted_sendmail import (
     PasswordFile,
     Receiver,
@@ -212,16 +213,8 @@ def check(folder: Path, accounts: Callable[[Path], Path]) -> subprocess.Complete
     (folder / "relay.toml").write_text(
         f'queue = "queue"\n{listen}\n[[smarthost]]\nurl = "smtp+starttls://mail.example.net"\n'
     )
-    twistd = Path(sys.executable).parent / "twistd"
-    return subprocess.run(
-        [twistd, "-n", "--pidfile=", "sendmail", "--config", "relay.toml", "--check"],
-        cwd=folder,
-        env={**os.environ, "LANG": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = ("-n", "--pidfile=", "sendmail", "--config", "relay.toml", "--check")
+    return run_forked("twistd", *words, folder=folder, env={**os.environ, "LANG": "C.UTF-8"})
 
 
 def test_check_names_the_users_once(tmp_path: Path) -> None:
