@@ -45,9 +45,12 @@ demo: $(VENV)/.made
 peers:
 	@PYTHON=$(PYTHON) tests/install-peers
 
+# Each worker, and each process that a test starts, would compile every module.
+unit: export PYTHONDONTWRITEBYTECODE =
 unit: $(VENV)/.made-dev peers
-	@# Whole files for each worker, so that the servers of a file are started once.
-	$(BIN)/pytest -n auto --dist loadfile
+	@# More workers than processors, because many tests wait; whole files for each, so that the servers of a file
+	@# are started once. The files with few tests take the longest, so they must not be the last.
+	$(BIN)/pytest -n $$(($$(nproc) * 3 / 2)) --dist loadfile --no-loadscope-reorder
 
 test: unit lint docs
 

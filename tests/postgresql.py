@@ -18,7 +18,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -28,9 +28,8 @@ import pytest
 
 from tests.ports import free_port, listens
 from tests.scenarios.peers import require
+from tests.waiting import PATIENCE, wait_until
 
-#: Seconds. Only a server that is broken takes so long.
-PATIENCE = 60
 #: An ordinary user, who owns the databases of the tests. The password is asked for by `SECRETIVE` alone.
 USER = "relay"
 #: As `USER`, but must log in with `PASSWORD`.
@@ -238,10 +237,7 @@ class PostgreSQL:
                 start_new_session=True,
                 **as_owner(),
             )
-        since = time.monotonic()
-        while not self._written():
-            assert time.monotonic() - since < PATIENCE
-            time.sleep(0.005)
+        wait_until(self._written)
 
     def _written(self) -> bool:
         file = self.folder / "guarded"
@@ -336,12 +332,16 @@ class PostgreSQL:
 
     def cancel_commit(self) -> None:
         """Wait for a COMMIT that waits for a standby, and cancel it: `pg_cancel_backend`."""
-        since = time.monotonic()
-        while not self.sql(
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        ):
-            assert time.monotonic() - since < PATIENCE, "no commit waits for a standby"
-            time.sleep(0.01)
+        cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        wait_until(lambda: self.sql(cancel), lambda: "no commit waits for a standby")
+
+    def wait_for_standby(self, log: Callable[[], object]) -> None:
+        """Wait until a standby takes part in each commit.
+
+        :param log: of the standby.
+        """
+        follows = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'quorum'"
+        wait_until(lambda: self.sql(follows), log)
 
     def url(
         self, database: str, *, user: str = USER, port: int | None = None, **parameters: str
@@ -387,15 +387,8 @@ class Pair:
         """Start both, and wait until each commit is on both."""
         self.primary.start()
         self.standby.start()
-        self.wait_for_standby()
+        self.primary.wait_for_standby(lambda: self.standby.log[-4000:])
         self.primary.create_users()
-
-    def wait_for_standby(self) -> None:
-        """Wait until the standby takes part in each commit of the primary."""
-        since = time.monotonic()
-        while not self.primary.sql("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'quorum'"):
-            assert time.monotonic() - since < PATIENCE, self.standby.log[-4000:]
-            time.sleep(0.02)
 
     def promote(self, *, alone: bool = True) -> None:
         """Make the standby a primary.
@@ -439,10 +432,7 @@ class PgBouncer:
             self._process = subprocess.Popen(
                 ["pgbouncer", str(self._folder / "ini")], stdout=log, stderr=log, **as_owner()
             )
-        since = time.monotonic()
-        while not listens(self.port):
-            assert time.monotonic() - since < PATIENCE, (self._folder / "log").read_text()
-            time.sleep(0.02)
+        wait_until(lambda: listens(self.port), (self._folder / "log").read_text)
 
     def url(self, database: str, **parameters: str) -> str:
         """The place of a queue that is reached through it."""

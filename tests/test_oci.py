@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import pytest
 import yaml
 
 from tests.ports import free_port
-from tests.postgresql import PATIENCE, PostgreSQL, as_owner, new_folder, programs, why_not
+from tests.postgresql import PostgreSQL, as_owner, new_folder, programs, why_not
 from tests.scenarios.peers import require
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 OCI = ROOT / "examples/oci"
@@ -130,10 +130,7 @@ class Machines:
                 cwd=self.folder,
                 **as_owner(),
             )
-        since = time.monotonic()
-        while not self.primary.sql("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'quorum'"):
-            assert time.monotonic() - since < PATIENCE, (self.folder / "log").read_text()
-            time.sleep(0.05)
+        self.primary.wait_for_standby((self.folder / "log").read_text)
 
     def stop(self) -> None:
         """End both."""

@@ -16,7 +16,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from tests.durability.forked_relay import ForkedRelay
-from tests.durability.relay_process import PATIENCE, RelayProcess
+from tests.durability.relay_process import RelayProcess
+from tests.waiting import PATIENCE
 from twisted_sendmail.queue import open_store
 
 if TYPE_CHECKING:
@@ -124,10 +125,7 @@ class Cluster:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that will be."""
-        since = time.monotonic()
-        while not condition():
-            assert time.monotonic() - since < PATIENCE, self.log[-6000:]
-            await self.relays[0].pause(0.02)
+        await self.relays[0].until(condition, lambda: self.log[-6000:])
 
     @property
     def log(self) -> str:
@@ -137,10 +135,7 @@ class Cluster:
     async def audited(self, ledger: Ledger) -> None:
         """Wait until the queue is empty, stop the relays, and see that nothing is wrong."""
         await self.relays[-1].drained(ledger)
-        since = time.monotonic()
-        while self.waiting():
-            assert time.monotonic() - since < PATIENCE, self.log[-6000:]
-            await self.relays[0].pause(0.1)
+        await self.relays[0].until(lambda: not self.waiting(), interval=0.1)
         for relay in self.relays:
             if relay.process is not None and relay.process.poll() is None:
                 await relay.stopped()

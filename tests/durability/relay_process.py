@@ -14,11 +14,12 @@ from twisted.internet.task import deferLater
 
 from tests.durability.next_hop import PASSWORD
 from tests.ports import free_port, listens
+from tests.waiting import PATIENCE, until
 from twisted_sendmail import Envelope, Mailer, PoolLimits, SendmailError
 from twisted_sendmail.queue import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from tests.durability.audit import Ledger, Sent
     from tests.durability.next_hop import NextHop
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from twisted_sendmail import DeliveryReport
 
 TWISTD = str(Path(sys.executable).parent / "twistd")
-#: Seconds that a start, or anything else that should be quick, may take on a busy machine.
-PATIENCE = 60.0
 
 CONFIGURATION = """\
 name = "relay.example"
@@ -122,12 +121,10 @@ class RelayProcess:
 
     async def gone(self) -> int:
         """Wait for its end: its exit status."""
-        assert self.process is not None
-        since = time.monotonic()
-        while (status := self.process.poll()) is None:
-            assert time.monotonic() - since < PATIENCE, self.log[-4000:]
-            await self.pause(0.02)
-        return status
+        process = self.process
+        assert process is not None
+        await self.until(lambda: process.poll() is not None)
+        return process.wait()
 
     async def terminate(self) -> int:
         """SIGTERM, and wait for the end."""
@@ -139,6 +136,16 @@ class RelayProcess:
         """SIGTERM, and the orderly end of it: Twisted ends by the signal again, or with 0."""
         assert await self.terminate() in {0, -signal.SIGTERM}
         assert "Server Shut Down" in self.log.rpartition("starting up")[2], self.log[-3000:]
+
+    async def until(
+        self,
+        condition: Callable[[], object],
+        log: Callable[[], object] | None = None,
+        *,
+        interval: float = 0.01,
+    ) -> None:
+        """Wait for something that will be."""
+        await until(self._reactor, condition, log or (lambda: self.log[-6000:]), interval=interval)
 
     async def pause(self, seconds: float) -> None:
         """Let the reactor run."""
@@ -183,9 +190,10 @@ class RelayProcess:
         with open_store(self.place) as store, store.transaction(write=False):
             return store.count()
 
-    async def drained(self, ledger: Ledger, tokens: Sequence[str] = (), within: float = 60) -> None:
+    async def drained(self, ledger: Ledger) -> None:
         """Wait until nothing that was acked is missing."""
-        since = time.monotonic()
-        while ledger.missing():
-            assert time.monotonic() - since < within, (ledger.missing()[:5], self.log[-4000:])
-            await self.pause(0.05)
+        await self.until(
+            lambda: not ledger.missing(),
+            lambda: (ledger.missing()[:5], self.log[-4000:]),
+            interval=0.05,
+        )

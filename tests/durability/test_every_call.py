@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from tests.durability.audit import Ledger
 from tests.durability.forked_relay import ForkedRelay
 from tests.durability.next_hop import NextHop
-from tests.durability.relay_process import PATIENCE
 from tests.queue.failing_store import EXITED
+from tests.waiting import PATIENCE
 from twisted_sendmail import Reply
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ async def one_case(reactor: Any, folder: Path, at: int, before: bool) -> bool:
 async def first_run(relay: ForkedRelay, ledger: Ledger) -> bool:
     """The run that may end; True if it did not, and all that was to be done was done."""
     process = relay.launch()
-    while not relay.listens() and process.poll() is None:
-        await relay.pause(0.02)
+    await relay.until(lambda: relay.listens() or process.poll() is not None)
     mailer = relay.client(3)
     given = [
         ledger.send("plain", ("x@r.example",)),

@@ -57,8 +57,7 @@ async def test_a_delivery_that_cannot_be_recorded_is_not_repeated(
     assert len(ledger.times("once", "x@r.example")) == 1
     relay.full.unlink()
     hop.after_noting = lambda delivered: None
-    while relay.waiting():
-        await relay.pause(0.1)
+    await relay.until(lambda: not relay.waiting(), interval=0.1)
     await relay.stopped()
     await relay.start()
     await relay.pause(1.5)

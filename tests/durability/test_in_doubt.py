@@ -28,8 +28,7 @@ async def test_a_message_in_doubt_goes_exactly_twice_and_is_named(
     hop.after_noting = fall_silent
     await relay.start()
     await relay.give_alone(ledger.send("doubt", ("x@r.example",)))
-    while len(ledger.times("doubt", "x@r.example")) < 2:
-        await relay.pause(0.05)
+    await relay.until(lambda: len(ledger.times("doubt", "x@r.example")) == 2)
     await relay.pause(1.5)
     assert ledger.complaints() == []
     assert len(ledger.times("doubt", "x@r.example")) == 2

@@ -96,8 +96,7 @@ async def test_sigkill_when_some_recipients_are_done(
     hop.at_recipient = lambda address: later if address.startswith("later") else None
     await relay.start()
     await relay.give_alone(ledger.send("some", ("done@r.example", "later@r.example")))
-    while not ledger.delivered:
-        await relay.pause(0.05)
+    await relay.until(lambda: ledger.delivered)
     await relay.pause(0.5)
     relay.kill()
     ledger.hits.append(time.time())

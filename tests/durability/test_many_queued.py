@@ -59,8 +59,7 @@ async def test_a_start_with_ten_thousand_queued(relay: RelayProcess, ledger: Led
     fill(relay.queue, [ledger.send(f"q{n}", ("x@r.example",), 4000) for n in range(QUEUED)])
     since = time.monotonic()
     await relay.start()
-    while not ledger.delivered:
-        await relay.pause(0.01)
+    await relay.until(lambda: ledger.delivered)
     first = time.monotonic() - since
     while len(ledger.delivered) < QUEUED:
         assert time.monotonic() - since < 240, len(ledger.delivered)

@@ -22,8 +22,7 @@ async def under_load(relay: RelayProcess, ledger: Ledger, tag: str, count: int =
         )
         for number in range(count)
     ]
-    while not ledger.delivered:
-        await relay.pause(0.01)
+    await relay.until(lambda: ledger.delivered)
     return DeferredList(giving), mailer
 
 

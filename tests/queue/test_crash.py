@@ -24,13 +24,12 @@ from tests.names import QueueAction, QueueBusy, Selection, SQLiteQueue
 from tests.queue.failing_store import Choke, choked
 from tests.queue.traffic import Audit, Record, Traffic
 from tests.queue.writer import write
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROUNDS = int(os.environ.get("SPOOL_KILLS", "6"))
-#: Seconds. Only a process that is broken takes so long.
-PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -120,11 +119,8 @@ class Writer:
 
     def line(self) -> str:
         """Wait for the line that it prints."""
-        since = time.monotonic()
-        while not (text := self._output.read_text()).endswith("\n"):
-            assert time.monotonic() - since < PATIENCE
-            time.sleep(0.005)
-        return text.strip()
+        wait_until(lambda: self._output.read_text().endswith("\n"))
+        return self._output.read_text().strip()
 
     def end(self) -> None:
         self.process.kill()

@@ -29,6 +29,7 @@ from tests.names import (
 from tests.postgresql import PASSWORD, PostgreSQL
 from tests.queue.messages import Observer, info_of, take_in
 from tests.rows import recipient_row
+from tests.waiting import PATIENCE, until, wait_until
 from twisted_sendmail.queue import LeaseLost, Pieces, QueueMissing, open_store, shown_place
 from twisted_sendmail.queue.postgresql import store as store_module
 from twisted_sendmail.queue.postgresql.address import DatabaseAddress
@@ -120,10 +121,19 @@ def _logged() -> Iterator[list[str]]:
 @contextmanager
 def _meanwhile(work: Any) -> Iterator[None]:
     """Run *work* in another thread."""
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     yield
-    thread.join()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def put_if_possible(node: Node) -> str:
+    """Put a message, and return its id, or nothing while the queue cannot be written."""
+    try:
+        return node.put()
+    except QueueError:
+        return ""
 
 
 # -- leases -------------------------------------------------------------------------------------
@@ -433,12 +443,7 @@ def test_a_database_that_is_gone_is_reported_at_once_and_found_again(
                         a.put()
                     assert caught.value.temporary
                 server.start()
-                ids: list[str] = []
-                while not ids:
-                    try:
-                        ids.append(a.put())
-                    except QueueError:
-                        time.sleep(0.02)
+                wait_until(lambda: put_if_possible(a))
             assert len(a.list()) == 2
             # Once each, however long it took.
             away, again = texts
@@ -488,10 +493,8 @@ def test_a_commit_counts_when_it_is_replicated(
         monkeypatch.setattr(store_module, "RESOLVE_TIME", 30.0)
 
         def end_and_resume() -> None:
-            while not pair.primary.sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            ):
-                time.sleep(0.02)
+            end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            wait_until(lambda: pair.primary.sql(end))
             time.sleep(0.2)
             pair.standby.resume()
 
@@ -501,12 +504,7 @@ def test_a_commit_counts_when_it_is_replicated(
         # The standby takes over; everything that was acknowledged is there.
         pair.primary.kill()
         pair.promote()
-        while True:
-            try:
-                after = a.put()
-                break
-            except QueueError:
-                time.sleep(0.1)
+        after = wait_until(lambda: put_if_possible(a))
         ids = [message.id for message in a.list()]
         assert {there, last, after} <= set(ids)
 
@@ -540,13 +538,11 @@ async def test_it_works_behind_pgbouncer(pgbouncer: PgBouncer, database: str) ->
 @ensureDeferred
 async def test_an_operator_is_heard_at_once(url: str) -> None:
     from twisted.internet import reactor
-    from twisted.internet.task import deferLater
 
     spool = PostgreSQLQueue(reactor, url)
     await spool.open()
     spool.observer = observer = Observer(claims=False)
-    while spool._listener._connection is None:
-        await deferLater(reactor, 0.01)
+    await until(reactor, lambda: spool._listener._connection is not None)
     with open_store(url) as store, store.transaction():
         store.act(QueueAction.HOLD, ALL, 0.0)
     await observer.notified(1)

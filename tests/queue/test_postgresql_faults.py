@@ -11,6 +11,7 @@ from pytest_twisted import ensureDeferred
 from tests.names import MessageDamaged, QueueError, QueueUnusable, RecipientState, Selection
 from tests.postgresql import PostgreSQL
 from tests.queue.test_postgresql import Node, _end_connections, _logged, _meanwhile, url
+from tests.waiting import until
 from twisted_sendmail.queue import (
     LeaseLost,
     Pieces,
@@ -337,7 +338,6 @@ async def test_a_relay_stops_in_one_line_while_the_database_does_not_answer(
 ) -> None:
     """No thread waits for LISTEN without end: the reactor joins its threads when it stops."""
     from twisted.internet import reactor, threads
-    from twisted.internet.task import deferLater
 
     monkeypatch.setattr(connection_module._Connection, "patience", 0.3)
     monkeypatch.setattr(connection_module, "ANSWER_TIMEOUT", 0.3)
@@ -351,8 +351,7 @@ async def test_a_relay_stops_in_one_line_while_the_database_does_not_answer(
         with closing(connection), _logged() as texts:
             spool = PostgreSQLQueue(reactor, url)
             await spool.open()
-            while spool._listener._connection is None:
-                await deferLater(reactor, 0.01)
+            await until(reactor, lambda: spool._listener._connection is not None)
             server.suspend()
             listening = threads.deferToThread(connection.execute, b"LISTEN x")
             with pytest.raises(TimeoutError):
