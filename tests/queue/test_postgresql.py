@@ -711,6 +711,7 @@ def test_the_lease_query_reads_what_it_leases(
                 given = {
                     "route": "out",
                     "now": time.time(),
+                    "horizon": time.time() + 1e6,
                     "owner": a.store.node,
                     "fresh": 8,
                     "retries": 8,

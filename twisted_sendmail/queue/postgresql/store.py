@@ -150,20 +150,29 @@ _INSERT = (
     f"contents AS ({_insertion('content', _NEW_CONTENT, {})}) "
     f"{_insertion('recipient', _NEW_RECIPIENT, _NEW_RECIPIENT_STATE)}"
 )
-# Leases of both kinds in one statement; one that another relay is leasing is left to it.
+
+
+def _due(kind: str, due: str, limit: str) -> str:
+    """Return the query that locks messages for a lease; one that another relay is leasing is left to it."""
+    return (
+        f"(SELECT number FROM message WHERE route = %(route)s AND {kind} AND {READY} "  # noqa: S608
+        f"AND due {due} ORDER BY due, number LIMIT {limit} FOR UPDATE SKIP LOCKED)"
+    )
+
+
+# Due now, or in a future that a clock that jumped has made.
+_NOW, _LATE = "<= %(now)s", "> %(horizon)s"
+# Leases of all kinds in one statement.
 _LEASE = f"""
-    WITH fresh AS (
-        SELECT number FROM message WHERE route = %(route)s AND NOT retried AND {READY}
-            AND due <= %(now)s ORDER BY due, number LIMIT %(fresh)s FOR UPDATE SKIP LOCKED
-    ), old AS (
-        SELECT number FROM message WHERE route = %(route)s AND retried AND {READY}
-            AND due <= %(now)s ORDER BY due, number LIMIT %(retries)s FOR UPDATE SKIP LOCKED
-    ), found AS (SELECT number FROM fresh UNION ALL SELECT number FROM old)
+    WITH fresh AS {_due("NOT retried", _NOW, "%(fresh)s")},
+    old AS {_due("retried", _NOW, "%(retries)s")},
+    fresh_late AS {_due("NOT retried", _LATE, "(SELECT %(fresh)s - count(*) FROM fresh)")},
+    old_late AS {_due("retried", _LATE, "(SELECT %(retries)s - count(*) FROM old)")},
+    found AS (SELECT number FROM fresh UNION ALL SELECT number FROM old
+        UNION ALL SELECT number FROM fresh_late UNION ALL SELECT number FROM old_late)
     UPDATE message SET owner = %(owner)s, fence = fence + 1 FROM found
     WHERE message.number = found.number RETURNING message.number, retried, due
 """  # noqa: S608
-# Due in a future that a clock that jumped has made.
-_LEASE_LATE = _LEASE.replace("due <= %(now)s", "due > %(horizon)s")
 _ROUTES = f"""
     WITH RECURSIVE routes (route) AS (
         (SELECT route FROM message WHERE {READY} ORDER BY route LIMIT 1)
@@ -650,16 +659,12 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
         """
         before = LeaseTerm.now()
         ((there,),) = self.connection.rows(
+            "WITH flushes AS (DELETE FROM flushed WHERE at < clock_timestamp() - interval '1 hour'), "
+            "nodes AS (DELETE FROM ended_node WHERE at < clock_timestamp() - interval '1 day') "
             "UPDATE node SET alive_until = clock_timestamp() + make_interval(secs => %s) "
             "WHERE number = %s RETURNING extract(epoch FROM clock_timestamp())::float8",
             (self.address.lease_time, self.node),
             changes=True,
-        )
-        _ = self.connection.execute(
-            "DELETE FROM flushed WHERE at < clock_timestamp() - interval '1 hour'"
-        )
-        _ = self.connection.execute(
-            "DELETE FROM ended_node WHERE at < clock_timestamp() - interval '1 day'"
         )
         expired = self._others_could_renew(before, there)
         return self.term, self._end_of_lease(before), self._reclaim(expired=expired)
@@ -827,11 +832,6 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
             "retries": retries,
         }
         taken = self.connection.rows(_LEASE, given, changes=True, prepare=False)
-        if len(taken) < fresh + retries:
-            old = len([number for number, retried, _ in taken if retried])
-            given["fresh"] -= len(taken) - old
-            given["retries"] -= old
-            taken += self.connection.rows(_LEASE_LATE, given, changes=True, prepare=False)
         taken.sort(key=lambda row: (row[1], row[2], row[0]))
         return [row[0] for row in taken]
 
