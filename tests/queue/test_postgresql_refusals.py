@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
@@ -244,4 +247,83 @@ def test_a_server_that_takes_over_with_weaker_settings_gets_no_mail(
             assert not any("no synchronous standby" in text for text in texts)
             assert len(relay.list()) == 3
     finally:
+        made.remove()
+
+
+def test_the_reason_to_end_a_connection_is_named_while_the_server_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store_module, "FIRST_DELAY", 0.01)
+    require("PostgreSQL", why_not())
+    made = PostgreSQL()
+    try:
+        made.start()
+        made.create_users()
+        made.create_database("mail")
+        with closing(Node(made.url("mail"))) as relay, _logged() as texts:
+            made.stop()
+            for _ in range(2):
+                with pytest.raises(QueueError, match="administrator command") as caught:
+                    relay.put()
+                assert caught.value.temporary
+            (line,) = texts
+            assert (
+                "Connection refused; the last connection ended: the database at 127.0.0.1: " in line
+            )
+            made.start()
+            time.sleep(0.1)
+            relay.put()
+            made.kill()
+            with pytest.raises(QueueError) as caught:
+                relay.put()
+            # A reason that is over is not named again.
+            assert "administrator command" not in str(caught.value)
+    finally:
+        made.remove()
+
+
+def test_a_full_disk_of_the_write_ahead_log_is_named_after_it_ended_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(store_module, "RESOLVE_TIME", 0.5)
+    require("PostgreSQL", why_not())
+    made = PostgreSQL("max_wal_size = 32MB", "min_wal_size = 32MB")
+    small = made.folder / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m,mode=0755", "tmpfs", str(small)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    try:
+        require("file system of its own", done.stderr if done.returncode else None)
+        log = made.data / "pg_wal"
+        subprocess.run(["cp", "-a", str(log), str(small)], check=True)
+        shutil.rmtree(log)
+        log.symlink_to(small / "pg_wal")
+        made.start()
+        made.create_users()
+        made.create_database("mail")
+        with closing(Node(made.url("mail"))) as relay:
+            errors: list[QueueError] = []
+            accepted = 0
+            while len(errors) < 2:
+                try:
+                    relay.put(os.urandom(200_000))
+                    accepted += 1
+                except QueueError as e:
+                    errors.append(e)
+            assert all(error.temporary for error in errors)
+            reason = "No space left on device; free space on the disk of the database"
+            # A server that crashes may close the connection before its reason is read.
+            if "closed the connection unexpectedly" not in str(errors[0]):
+                assert [reason in str(error) for error in errors] == [True, True]
+            subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
+            # It has ended by itself, because it cannot recover either.
+            made.kill()
+            made.start()
+            time.sleep(0.1)
+            relay.put()
+            assert accepted + 1 <= len(relay.list()) <= accepted + 2
+    finally:
+        made.kill()
+        subprocess.run(["umount", "-l", str(small)], capture_output=True, check=False)
         made.remove()

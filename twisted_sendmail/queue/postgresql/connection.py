@@ -266,6 +266,12 @@ def is_lost(error: Exception) -> bool:
     return getattr(error, "sqlstate", None) == _READ_ONLY
 
 
+def ends_connection(error: Exception) -> bool:
+    """Return whether *error* is the server's reason to end the connection, as when it shuts down or crashes."""
+    diagnostic = getattr(error, "diag", None)
+    return getattr(diagnostic, "severity_nonlocalized", None) in {"FATAL", "PANIC"}
+
+
 def is_of_server(error: Exception) -> bool:
     """Return whether *error* is no fault of a statement, and another one would fail as well.
 

@@ -50,6 +50,7 @@ from twisted_sendmail.queue.postgresql.connection import (
     ERRORS,
     PostgreSQLConnection,
     database_error,
+    ends_connection,
     is_lost,
     is_of_server,
     unusable,
@@ -293,6 +294,8 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
         self._delay = FIRST_DELAY
         self._next_try = float("-inf")
         self._refused: QueueError | None = None
+        # The server's reason to end the last connection: it explains why it cannot be reached.
+        self._ended: QueueError | None = None
         # Of the server that is in use, as they were logged.
         self._weaknesses: set[str] = set()
         # What ``state`` and ``take_flushed`` have returned.
@@ -332,11 +335,15 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
                 connection.close()
                 raise
         except (QueueError, *ERRORS) as e:
-            if self._opened and self._refused is None:
-                _log.error("{problem}; trying again", problem=str(self.error(e, "be reached")))
-            self._refused = self.error(e, "be reached")
+            first = self._refused is None
+            self._refused = refused = self.error(e, "be reached")
+            if self._ended is not None:
+                refused.detail += f"; the last connection ended: {self._ended.detail}"
+                refused.remedy = self._ended.remedy or refused.remedy
             # A database that was open may be reachable again: nothing is given up.
-            self._refused.temporary |= self._opened
+            refused.temporary |= self._opened
+            if self._opened and first:
+                _log.error("{problem}; trying again", problem=str(refused))
             self._next_try = time.monotonic() + self._delay
             self._delay = min(2 * self._delay, MAX_DELAY)
             raise self._refused from None
@@ -344,7 +351,7 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
             _log.info(
                 "{queue}: connected again, to {host}", queue=self.address, host=connection.host
             )
-        self._delay, self._refused = FIRST_DELAY, None
+        self._delay, self._refused, self._ended = FIRST_DELAY, None, None
         self._connection, self._opened = connection, True
 
     def _drop(self) -> None:
@@ -402,10 +409,11 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
             self._connect()
         try:
             self._begin_as_relay(write=write and not self._read_only)
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as e:
             # Lost while it was idle, as when the server was started again: nothing has begun.
             if not self.connection.lost:
                 raise
+            self._note_end(e)
             self._drop()
             self._connect()
             self._begin_as_relay(write=write and not self._read_only)
@@ -476,6 +484,7 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
 
         :raises QueueError: it was not, or that cannot be known now.
         """
+        self._note_end(cause)
         until = time.monotonic() + RESOLVE_TIME
         while True:
             self._drop()
@@ -559,7 +568,12 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
         if is_lost(error):
             # A server that became a standby: the next operation finds the primary.
             self._drop()
+        self._note_end(error)
         return database_error(self.address, error, doing)
+
+    def _note_end(self, error: Exception) -> None:
+        if ends_connection(error):
+            self._ended = database_error(self.address, error, "be used")
 
     def concerns_all(self, error: Exception) -> bool:
         """See ``Store.concerns_all``."""
