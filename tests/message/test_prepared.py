@@ -488,7 +488,7 @@ def test_the_addresses_of_many_recipients_are_parsed_elsewhere(sender: dict[str,
 def test_an_envelope_of_its_own() -> None:
     envelope = Envelope("s@x", ["r@x"], ret="HDRS")
     assert envelope is from_header(b"From: f@x\r\nTo: a@x\r\n\r\n", envelope=envelope).envelope
-    with pytest.raises(InvalidInput, match="goes alone"):
+    with pytest.raises(InvalidInput, match="cannot be given with sender or recipients"):
         prepared(b"", envelope=envelope)
 
 

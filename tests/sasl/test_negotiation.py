@@ -154,7 +154,7 @@ def test_a_mechanism_under_the_wrong_name_is_bad_input() -> None:
     with pytest.raises(InvalidInput) as caught:
         choose({"X-MINE"}, with_password(), {"X-MINE": Anonymous})
 
-    assert str(caught.value) == "the mechanism under the name X-MINE calls itself ANONYMOUS"
+    assert str(caught.value) == "the mechanism under the name X-MINE has the name ANONYMOUS"
 
 
 def test_the_default_cannot_be_changed_for_everybody() -> None:

@@ -258,7 +258,7 @@ def _place(args: Namespace) -> Path | str:
     """
     config, queue = args.config, args.queue
     if queue is not None and config is not None:
-        raise CommandError("--queue and --config both say which queue; give one of them")
+        raise CommandError("--queue and --config both name a queue; give one of them")
     if queue == "":
         raise CommandError("--queue is empty")
     if queue is not None:
@@ -331,7 +331,7 @@ def _relay_state(store: Store) -> RelayState:
 def _show(args: Namespace) -> ExitStatus:
     request = _request(args)
     if not request.narrow:
-        raise CommandError("say which messages: give their ids, or --recipient, --sender …")
+        raise CommandError("name the messages: give their ids, or --recipient, --sender …")
     status = ExitStatus.OK
     with (
         open_store(request.place) as store,
@@ -384,7 +384,7 @@ def _act(args: Namespace) -> ExitStatus:
         raise CommandError("--all and a selection contradict each other")
     if not args.all and not request.narrow:
         raise CommandError(
-            f"say which messages: give their ids, --recipient, --sender …, or --all to "
+            f"name the messages: give their ids, --recipient, --sender …, or --all to "
             f"{action.value} all of them"
         )
     present: list[str] = []

@@ -382,7 +382,10 @@ async def prepare(
     if envelope is not None:
         check_type("envelope", envelope, Envelope, "an Envelope, or sender and recipients")
     if envelope is not None and not (sender is None and recipients is None):
-        raise InvalidInput("envelope goes alone", remedy="leave out sender and recipients")
+        raise InvalidInput(
+            "envelope cannot be given with sender or recipients",
+            remedy="leave out sender and recipients",
+        )
     many = isinstance(recipients, Sized) and len(recipients) > MANY_RECIPIENTS
     if sender is not None and recipients is not None:
         parse = partial(Envelope, sender, recipients)

@@ -133,7 +133,7 @@ def choose(
             unfit.append(error.what)
             continue
         if mechanism.name != name:
-            raise InvalidInput(f"the mechanism under the name {name} calls itself {mechanism.name}")
+            raise InvalidInput(f"the mechanism under the name {name} has the name {mechanism.name}")
         return mechanism
 
     detail, remedy = "it has no AUTH in its EHLO reply", "check host and port, and that TLS is on"

@@ -239,7 +239,7 @@ class SMTPServerFactory(ServerFactory):
         :raises InvalidServer: there is no certificate.
         """
         if self.tls is None:
-            raise InvalidServer("implicit TLS cannot be spoken", remedy="give a certificate")
+            raise InvalidServer("implicit TLS cannot be offered", remedy="give a certificate")
         return TLSMemoryBIOFactory(self.tls, False, self, clock=self.clock)
 
     def opened(self, protocol: SMTPServerProtocol) -> Reply | None:

@@ -62,7 +62,7 @@ def _selected(options: SendmailOptions) -> dict[str, Any]:
 def _ask(settings: DropSettings, request: dict[str, Any]) -> Iterator[dict[str, Any]] | None:
     """Send *request*; the lines of the answer, or None if no relay runs.
 
-    :raises CommandError: the relay cannot be asked.
+    :raises CommandError: the relay cannot be reached.
     """
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(RELAY_SILENCE)
@@ -74,7 +74,7 @@ def _ask(settings: DropSettings, request: dict[str, Any]) -> Iterator[dict[str, 
             return None
         if isinstance(e, PermissionError):
             raise CommandError(
-                f"the relay cannot be asked: its socket {printable(settings.mailq_socket, 300)} is "
+                f"the relay cannot be reached: its socket {printable(settings.mailq_socket, 300)} is "
                 "closed to this user; run as root or as the relay's user",
                 ExitStatus.TEMPFAIL,
             ) from None
