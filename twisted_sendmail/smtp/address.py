@@ -11,7 +11,7 @@ Beyond the grammar, an underscore is accepted in a domain: host names of contain
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -30,31 +30,42 @@ _LITERAL = r"\[[!-Z^-~]+\]"
 
 
 class _Grammar:
-    """The expressions, with *more* characters than those of ASCII."""
+    """The expressions, with *more* characters than those of ASCII, compiled when they are needed."""
 
     def __init__(self, more: str) -> None:
         atext = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{more}-]"
-        dot_string = rf"{atext}+(?:\.{atext}+)*"
-        quoted = rf'"(?:[ !#-\[\]-~{more}]|\\[ -~])*"'
+        self._dot_string = rf"{atext}+(?:\.{atext}+)*"
+        self._quoted = rf'"(?:[ !#-\[\]-~{more}]|\\[ -~])*"'
         label = rf"[A-Za-z0-9_{more}](?:[A-Za-z0-9_{more}-]*[A-Za-z0-9_{more}])?"
-        domain = rf"{label}(?:\.{label})*"
-        self.dot_string = re.compile(dot_string + r"\Z")
-        self.mailbox = re.compile(rf"({dot_string}|{quoted})@(?:({domain})\.?|({_LITERAL}))\Z")
-        self.domain = re.compile(domain + r"\Z")
-        self.source_route = re.compile(rf"@{domain}(?:,@{domain})*:")
+        self._domain = rf"{label}(?:\.{label})*"
+
+    @cached_property
+    def dot_string(self) -> re.Pattern[str]:
+        return re.compile(self._dot_string + r"\Z")
+
+    @cached_property
+    def mailbox(self) -> re.Pattern[str]:
+        local_part = rf"{self._dot_string}|{self._quoted}"
+        return re.compile(rf"({local_part})@(?:({self._domain})\.?|({_LITERAL}))\Z")
+
+    @cached_property
+    def domain(self) -> re.Pattern[str]:
+        return re.compile(self._domain + r"\Z")
+
+    @cached_property
+    def source_route(self) -> re.Pattern[str]:
+        return re.compile(rf"@{self._domain}(?:,@{self._domain})*:")
 
 
 _ASCII = _Grammar("")
 
 
-@cache
-def _international() -> _Grammar:
-    # A tenth of a second to compile: most programs never parse such an address.
-    return _Grammar(_UTF8)
+# Its expressions take up to a fortieth of a second each to compile: most programs never need one.
+_INTERNATIONAL = _Grammar(_UTF8)
 
 
 def _grammar(text: str) -> _Grammar:
-    return _ASCII if text.isascii() else _international()
+    return _ASCII if text.isascii() else _INTERNATIONAL
 
 
 _GENERAL_LITERAL_RE = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+\Z")
