@@ -561,6 +561,18 @@ def test_a_trickle_of_chunks_is_cut_off(net: Net, command: str) -> None:
     assert make.made[0].asked[-1] == "abort"
 
 
+def test_a_trickle_in_a_refused_chunk_has_no_time_from_earlier_messages(net: Net) -> None:
+    net.server(deadlines=ServerTimeouts(content=100, rate=10))
+    client = net.client()
+    client.send(ENVELOPE + "DATA\r\n")
+    client.send("x" * 100_000 + "\r\n.\r\n")
+    client.send("BDAT 1000\r\n")
+    for _ in range(150):
+        client.send("x")
+        net.pump.advance(1)
+    assert client.over
+
+
 def test_a_client_that_is_silent_between_two_chunks_has_the_time_of_a_command(net: Net) -> None:
     net.server(deadlines=ServerTimeouts(command=50, content=100))
     client = net.client()

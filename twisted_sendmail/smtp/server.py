@@ -809,6 +809,8 @@ class ServerSession:
         # Octets of a refused chunk are discarded; they are never commands.
         self._chunk, self._last_chunk, self._chunk_refusal = command.size, command.last, refusal
         if refusal is not None:
+            # A content of its own, whose time does not depend on the contents before it.
+            self.contents += self._reader is None
             return
         first = self._reader is None
         if self._reader is None:
