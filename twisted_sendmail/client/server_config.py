@@ -57,7 +57,42 @@ _ZONE = re.compile(r"[A-Za-z0-9._~-]+\Z")
 _NOTIFICATION_TIMEOUT = 300.0
 
 
-@frozen(init=False)
+# The last step of making a server replaces None.
+def _port(given: int | None) -> int:
+    return given  # type: ignore[return-value]
+
+
+def _policy(given: TLSPolicy | None) -> TLSPolicy:
+    return given  # type: ignore[return-value]
+
+
+def _trust(given: TLSTrust | None) -> TLSTrust:
+    return TLSTrust() if given is None else given
+
+
+def _timeouts(given: Timeouts | None) -> Timeouts:
+    return Timeouts() if given is None else given
+
+
+def _keywords(given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, (tuple, list, set, frozenset)) and all(
+        isinstance(word, str) and word for word in given
+    ):
+        return tuple(sorted({word.upper() for word in given}))
+    raise InvalidServer(
+        "ignore_extensions cannot be used", remedy='give EHLO keywords, such as ("CHUNKING",)'
+    )
+
+
+def _extensions(given: Iterable[Extension]) -> tuple[Extension, ...]:
+    if isinstance(given, Iterable):
+        extensions = tuple(given)
+        if all(isinstance(each, Extension) for each in extensions):
+            return extensions
+    raise InvalidServer("extensions cannot be used", remedy="give a list of Extension objects")
+
+
+@frozen
 class SubmissionServer:
     r"""One submission server.
 
@@ -92,77 +127,26 @@ class SubmissionServer:
     """
 
     host: str
-    port: int
-    tls: TLSPolicy
-    trust: TLSTrust
-    credentials: Credentials | None
-    mechanisms: Mapping[str, MechanismFactory] | None
-    helo_name: str | None
-    timeouts: Timeouts
-    endpoint: IStreamClientEndpoint | None = field(eq=False)
-    watch: Callable[[str], None] | None = field(eq=False, repr=False)
-    ignore_extensions: tuple[str, ...]
-    extensions: tuple[Extension, ...]
-    discover: bool
-    resolver: Resolver | None = field(eq=False, repr=False)
-    source_address: str | None
+    port: int = field(default=None, converter=_port)
+    tls: TLSPolicy = field(default=None, converter=_policy)
+    trust: TLSTrust = field(default=None, converter=_trust, kw_only=True)
+    credentials: Credentials | None = field(default=None, kw_only=True)
+    mechanisms: Mapping[str, MechanismFactory] | None = field(default=None, kw_only=True)
+    helo_name: str | None = field(default=None, kw_only=True)
+    timeouts: Timeouts = field(default=None, converter=_timeouts, kw_only=True)
+    endpoint: IStreamClientEndpoint | None = field(default=None, eq=False, kw_only=True)
+    watch: Callable[[str], None] | None = field(default=None, eq=False, repr=False, kw_only=True)
+    ignore_extensions: tuple[str, ...] = field(default=(), converter=_keywords, kw_only=True)
+    extensions: tuple[Extension, ...] = field(default=(), converter=_extensions, kw_only=True)
+    discover: bool = field(default=False, kw_only=True)
+    resolver: Resolver | None = field(default=None, eq=False, repr=False, kw_only=True)
+    source_address: str | None = field(default=None, kw_only=True)
     #: Extensions and parameters that the server offered and refused as unknown (``report.unsupported``):
     #: every session with this object leaves them out from then on.
     unsupported: set[str] = field(factory=set, init=False, eq=False, repr=False)
 
-    def __init__(
-        self,
-        host: str,
-        port: int | None = None,
-        tls: TLSPolicy | None = None,
-        *,
-        trust: TLSTrust | None = None,
-        credentials: Credentials | None = None,
-        mechanisms: Mapping[str, MechanismFactory] | None = None,
-        helo_name: str | None = None,
-        timeouts: Timeouts | None = None,
-        endpoint: IStreamClientEndpoint | None = None,
-        watch: Callable[[str], None] | None = None,
-        ignore_extensions: Iterable[str] = (),
-        extensions: Iterable[Extension] = (),
-        discover: bool = False,
-        resolver: Resolver | None = None,
-        source_address: str | None = None,
-    ) -> None:
-        host = _host(host) if host or endpoint is None else ""
-        if tls is None:
-            tls = TLSPolicy.IMPLICIT if port == 465 else TLSPolicy.STARTTLS
-        if not isinstance(tls, TLSPolicy):
-            raise InvalidServer(
-                f"'{tls}' is no TLS policy",
-                remedy="give a TLSPolicy: IMPLICIT, STARTTLS, OPPORTUNISTIC or NONE",
-            )
-        if port is None:
-            port = _PORTS.get(tls, 25)
-        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
-            raise InvalidServer(
-                f"port {printable(str(port), 20)} of {host} cannot be used",
-                remedy="give a number from 1 to 65535",
-            )
-        self.__attrs_init__(
-            host,
-            port,
-            tls,
-            TLSTrust() if trust is None else trust,
-            credentials,
-            mechanisms,
-            helo_name,
-            Timeouts() if timeouts is None else timeouts,
-            endpoint,
-            watch,
-            _keywords(ignore_extensions),
-            _extensions(extensions),
-            discover,
-            resolver,
-            source_address,
-        )
-
     def __attrs_post_init__(self) -> None:
+        self._find_defaults()
         check_type("trust", self.trust, TLSTrust, 'a TLSTrust, such as TLSTrust(ca_file="ca.pem")')
         check_type("timeouts", self.timeouts, Timeouts, "a Timeouts, such as Timeouts(total=60.0)")
         if self.credentials is not None:
@@ -193,6 +177,27 @@ class SubmissionServer:
         if self.helo_name is not None:
             check_type("helo_name", self.helo_name, str, "a host name, or None")
             domain_name(self.helo_name)
+
+    def _find_defaults(self) -> None:
+        """Check host, port and TLS, which depend on each other, and set those that are not given."""
+        host = _host(self.host) if self.host or self.endpoint is None else ""
+        port, tls = self.port, self.tls
+        if tls is None:
+            tls = TLSPolicy.IMPLICIT if port == 465 else TLSPolicy.STARTTLS
+        if not isinstance(tls, TLSPolicy):
+            raise InvalidServer(
+                f"'{tls}' is no TLS policy",
+                remedy="give a TLSPolicy: IMPLICIT, STARTTLS, OPPORTUNISTIC or NONE",
+            )
+        if port is None:
+            port = _PORTS.get(tls, 25)
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+            raise InvalidServer(
+                f"port {printable(str(port), 20)} of {host} cannot be used",
+                remedy="give a number from 1 to 65535",
+            )
+        for name, value in (("host", host), ("port", port), ("tls", tls)):
+            object.__setattr__(self, name, value)
 
     def _check_route(self) -> None:
         """Check how the server is found and connected to."""
@@ -440,24 +445,6 @@ def _no_password(user: str) -> InvalidServer:
         f"there is no password for {printable(user, 80)}",
         remedy="give the password, as password= or in credentials=",
     )
-
-
-def _keywords(given: object) -> tuple[str, ...]:
-    if isinstance(given, (tuple, list, set, frozenset)) and all(
-        isinstance(word, str) and word for word in given
-    ):
-        return tuple(sorted({word.upper() for word in given}))
-    raise InvalidServer(
-        "ignore_extensions cannot be used", remedy='give EHLO keywords, such as ("CHUNKING",)'
-    )
-
-
-def _extensions(given: object) -> tuple[Extension, ...]:
-    if isinstance(given, Iterable):
-        extensions = tuple(given)
-        if all(isinstance(each, Extension) for each in extensions):
-            return extensions
-    raise InvalidServer("extensions cannot be used", remedy="give a list of Extension objects")
 
 
 def _check_mechanisms(given: object) -> None:
