@@ -38,8 +38,7 @@ from twisted_sendmail.daemon.config_types import (
 from twisted_sendmail.daemon.dkim import dkim_domains
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.incoming_mail import cleanup_policy, qualification
-from twisted_sendmail.daemon.oauth import oauth_tokens
-from twisted_sendmail.daemon.secrets import secret_source
+from twisted_sendmail.daemon.secrets import oauth_tokens, secret_source
 from twisted_sendmail.drop import DropSettings, durability_warning
 from twisted_sendmail.local_users import all_ids_are_known
 from twisted_sendmail.queue import CleanupPolicy
@@ -125,10 +124,14 @@ def configuration_of(
     with source.naming_errors():
         tables = read_table(RootTable, _with_inherited_keys(tree), folder)
         name = tables.name or _default_name()
+        warnings: dict[Path, str] = {}
         for number, table in enumerate(tables.listen, 1):
             where = numbered("listen", number, len(tables.listen))
             with at_key(where):
-                _check_listener(table, reactor, world_readable=tables.world_readable_secrets)
+                readable = tables.world_readable_secrets
+                warning = _check_listener(table, reactor, world_readable=readable)
+                if warning is not None and table.accounts is not None:
+                    warnings[table.accounts] = f"{printable(str(table.accounts))}: {warning}"
                 if table.endpoint in [each.endpoint for each in tables.listen[: number - 1]]:
                     raise InvalidValue("duplicate endpoint", "remove one of them", "endpoint")
         relay = _relay_settings(tables, name, reactor)
@@ -157,7 +160,7 @@ def configuration_of(
             ),
             json_log=tables.log.json_file,
             log_level=tables.log.level,
-            warnings=_warnings(tables, drop, reactor),
+            warnings=_warnings(warnings, drop),
         )
 
 
@@ -229,7 +232,8 @@ def _drop_settings(tables: RootTable, name: str) -> DropSettings:
     return settings
 
 
-def _check_listener(table: ListenTable, reactor: Any, *, world_readable: bool) -> None:
+def _check_listener(table: ListenTable, reactor: Any, *, world_readable: bool) -> str | None:
+    """Check a listener; return a warning about its password file, None for none."""
     certificate, key, accounts = table.certificate, table.key, table.accounts
     with at_key("endpoint"):
         table.endpoint.server(reactor)
@@ -256,17 +260,12 @@ def _check_listener(table: ListenTable, reactor: Any, *, world_readable: bool) -
             check_secret_file(key or certificate, world_readable=world_readable)
     if accounts is not None:
         with at_key("accounts"):
-            PasswordFile(accounts, reactor, world_readable=world_readable)
+            return PasswordFile(accounts, reactor, world_readable=world_readable).warning
+    return None
 
 
-def _warnings(tables: RootTable, drop: DropSettings, reactor: Any) -> tuple[str, ...]:
-    lines = []
-    for path in dict.fromkeys(each.accounts for each in tables.listen if each.accounts):
-        readable = tables.world_readable_secrets
-        warning = PasswordFile(path, reactor, world_readable=readable).warning
-        if warning is not None:
-            lines.append(f"{printable(str(path))}: {warning}")
-    warnings = ["; ".join(lines)] if lines else []
+def _warnings(accounts: dict[Path, str], drop: DropSettings) -> tuple[str, ...]:
+    warnings = ["; ".join(accounts.values())] if accounts else []
     if not all_ids_are_known():
         warnings.append(
             "this user namespace does not map all users of the machine: mail of the others is "

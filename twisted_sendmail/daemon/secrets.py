@@ -1,4 +1,4 @@
-"""Secrets of the relay: from a file, a systemd credential, a command, or the environment.
+"""Secrets of the relay: from a file, a systemd credential, a command, the environment, or by OAuth.
 
 Never from the configuration itself or from argv. No error quotes a secret, and the stderr of a
 command is thrown away.
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
+from twisted_sendmail.oauth import CommandTokens, FileTokens, OAuthSettings
 from twisted_sendmail.off_reactor import off_reactor
-from twisted_sendmail.sasl import CredentialsUnavailable
+from twisted_sendmail.sasl import CredentialsUnavailable, Secret
 from twisted_sendmail.secret_file import read_file
 from twisted_sendmail.secret_reader import Command, one_line, secret_text
 from twisted_sendmail.smtp import InvalidServer, printable
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.sasl import TokenSource
 
 _KINDS = ("file", "credential", "command", "shell", "environment")
+# Settings of the same names, without the prefix ``oauth_``.
+_OAUTH_SETTINGS = [
+    each.name for each in attrs.fields(OAuthSettings) if each.name != "client_secret"
+]
 
 
 def secret_source(
@@ -136,8 +141,6 @@ class SecretSource:
 
         The environment does not change: what it holds is read for each connection only.
         """
-        from twisted_sendmail.oauth import CommandTokens, FileTokens
-
         if self.kind == "environment":
             return self.provider(reactor)
         if self.kind == "credential":
@@ -157,3 +160,43 @@ def _credential_path(name: str) -> Path:
         why = "invalid name of a credential"
         raise InvalidValue(why, "write the name that LoadCredential= gives it")
     return Path(directory) / name
+
+
+# -- OAuth ----------------------------------------------------------------------------
+
+
+def oauth_tokens(
+    table: SmarthostTable, reactor: Any, *, world_readable: bool
+) -> TokenSource | None:
+    """Return the source of tokens of *table*; None if no key names one.
+
+    :param world_readable: accept a file with the client's secret that everybody may read.
+    :raises InvalidValue: a key cannot be used, or one is missing.
+    """
+    names = [each.name for each in attrs.fields(type(table)) if each.name.startswith("oauth_")]
+    given = [name for name in names if getattr(table, name) is not None]
+    if not given:
+        return None
+    if table.oauth_client_id is None:
+        remedy = "write the client, as registered at the provider"
+        raise InvalidValue("missing", remedy, "oauth-client-id")
+    source = secret_source(table, "oauth_client_secret", world_readable=world_readable)
+    secret = None if source is None else Secret(source.read())
+    key = given[0].replace("_", "-")
+    with at_key(key):
+        values = {name: getattr(table, f"oauth_{name}") for name in _OAUTH_SETTINGS}
+        settings = OAuthSettings(client_secret=secret, **values)
+    for name in ("oauth_refresh_token_command", "oauth_store_command"):
+        if getattr(table, name) is not None:
+            with at_key(name.replace("_", "-")):
+                SecretSource("command", getattr(table, name)).check()
+    with at_key(key):
+        store = settings.store(reactor)
+    if table.oauth_refresh_token_file is not None and store is not None:
+        with at_key("oauth-refresh-token-file"):
+            store.check()
+    with at_key(key):
+        try:
+            return settings.source(reactor, store)
+        except ImportError as e:
+            raise InvalidValue(str(e)) from None
