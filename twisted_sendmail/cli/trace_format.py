@@ -10,6 +10,7 @@ import sys
 from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
+from attrs import asdict
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
@@ -197,14 +198,14 @@ def trace_json(trace: Trace) -> dict[str, Any]:
 
 
 def _hop_json(hop: Hop) -> dict[str, Any]:
-    field, tls = hop.field, hop.field.tls
+    field = hop.field
     return {
         "number": hop.number,
         "delay": hop.delay,
         "link": hop.link.value,
-        "host": _host_json(hop.host),
-        "from": _host_json(field.from_),
-        "by": _host_json(field.by),
+        "host": _json(hop.host),
+        "from": _json(field.from_),
+        "by": _json(field.by),
         "via": field.via,
         "with": field.with_,
         "id": field.id,
@@ -213,19 +214,12 @@ def _hop_json(hop: Hop) -> dict[str, Any]:
         "zone_assumed": field.zone_assumed,
         "encrypted": field.encrypted,
         "authenticated": field.authenticated,
-        "tls": {"version": tls.version, "cipher": tls.cipher, "bits": tls.bits} if tls else None,
+        "tls": _json(field.tls),
         "comments": list(field.comments),
         "notes": [{"name": name, "value": value} for name, value in hop.notes],
         "raw": field.raw,
     }
 
 
-def _host_json(host: TraceHost | None) -> dict[str, Any] | None:
-    if host is None:
-        return None
-    return {
-        "name": host.name,
-        "reverse_name": host.reverse_name,
-        "address": host.address,
-        "comments": list(host.comments),
-    }
+def _json(value: TraceHost | TraceTLS | None) -> dict[str, Any] | None:
+    return None if value is None else asdict(value)
