@@ -165,7 +165,7 @@ class SMTPSender(Protocol):
     timeout: float | None = None
     #: A test may put the ``callLater`` of its clock here, as for Twisted's ``TimeoutMixin``.
     callLater: Any = None
-    # Those of ESMTPSender.
+    # Attributes of ESMTPSender.
     _hostname: str | None = None
     _registered: dict[str, MechanismFactory] | None = None
 

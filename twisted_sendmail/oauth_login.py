@@ -208,7 +208,7 @@ class DeviceTokens(_LoginTokens):
                 raise self._unreadable("has no code, no address or no time limit")
         if not url or not code or not device_code or not life:
             raise self._unreadable("has no code, no address or no time limit")
-        # They are shown to a person, who may select an address to open it.
+        # Code and address are shown to a person, who may open the address.
         if len(code) > MAX_USER_CODE or not code.isprintable():
             raise self._unreadable("has a code that nobody can enter")
         if not _is_web_address(url) or not (complete == "" or _is_web_address(complete)):

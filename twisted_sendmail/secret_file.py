@@ -75,7 +75,7 @@ def why_unreadable(path: str | os.PathLike[str], error: OSError) -> tuple[str, s
         try:
             status = Path(path).stat()
         except OSError:
-            # A directory above it is closed.
+            # A directory above the file cannot be searched.
             return f"{why}; this process runs as {_user(os.geteuid())}", "open its directory to it"
         if status.st_uid != os.geteuid():
             user, mode = _user(os.geteuid()), stat.S_IMODE(status.st_mode)

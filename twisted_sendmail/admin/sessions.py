@@ -127,5 +127,5 @@ class Sessions:
 
 
 def _digest(text: str) -> bytes:
-    # Digests have one length, so that comparing them does not show the length of the secret.
+    # Digests have equal lengths, so that the comparison does not show the length of the secret.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

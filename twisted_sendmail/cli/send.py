@@ -339,7 +339,7 @@ def _submission_of(args: Namespace, account: Account | None) -> Submission:
     :raises InvalidInput: a value cannot be used.
     """
     for name in ("to", "cc", "bcc", "reply_to"):
-        # Such as an empty variable of the shell; the recipients of the header would take its place.
+        # An empty variable of the shell, for example: the recipients of the header would replace it.
         if not all(each.strip() for each in getattr(args, name) or ()):
             raise CommandError(f"{_option(name)} is empty; give an address, or leave it out")
     if any(getattr(args, name) is not None for name in _PARTS):

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _TOO_WEAK = 534
 # The mechanism is not offered after all, or too weak for this user (RFC 4954 section 6).
 _ABOUT_THE_MECHANISM = frozenset({504, _TOO_WEAK})
-# They send the password as it is: a server to which one is too weak does not accept the other.
+# Mechanisms that send the password unchanged: a server that finds one too weak refuses the other too.
 _EQUALLY_WEAK = frozenset({"PLAIN", "LOGIN"})
 
 

@@ -48,7 +48,7 @@ class Following(enum.Enum):
 
     #: None: the job has ended.
     NONE = enum.auto()
-    #: One that nobody expected: to the same recipients, without the extensions that the server
+    #: An additional transaction: to the same recipients, without the extensions that the server
     #: refused as unknown, or to those that were too many.
     AGAIN = enum.auto()
     NEXT_RECIPIENTS = enum.auto()
@@ -66,11 +66,12 @@ class Job:
     :param may_end: see :class:`~twisted_sendmail.client.transaction.Transaction`.
     """
 
-    # What most messages leave as it is is set for the class: an assignment less for each message.
+    # Defaults of the class: one assignment less for each message.
     #: Extensions and parameters that its servers refused as unknown.
     unsupported: frozenset[str] = frozenset()
-    #: Of the connection of the pool that sends it: ends the connection if it has no other message,
-    #: and returns whether it did; when it took the job; its verdicts before.
+    #: Set by the connection of the pool that sends the job: ``end_connection`` ends the connection if
+    #: it has no other message, and returns whether it did; the time at which it took the job; and the
+    #: number of its verdicts before.
     end_connection: Callable[[SendmailError], bool] | None = None
     taken_at: float | None = None
     verdicts_before: int = 0

@@ -125,7 +125,7 @@ def _target(record: Any) -> str | None:
 
 def by_priority(records: Iterable[Any], choose: Callable[[], float]) -> Iterator[Any]:
     """Yield SRV records by priority, and at random by weight within one (RFC 2782)."""
-    # Those of weight 0 come first, so that they have a small chance.
+    # Records of weight 0 come first, so that they have a small chance (RFC 2782).
     ordered = sorted(records, key=lambda record: (record.priority, record.weight))
     for _, group in groupby(ordered, key=lambda record: record.priority):
         left = list(group)

@@ -93,7 +93,7 @@ class DNSResolver:
             raise InvalidServer(
                 "the system names no name server", remedy="name one, such as 127.0.0.1"
             ) from None
-        # DNSSEC records are asked for, so that the server tells whether it has validated them.
+        # DNSSEC records are requested, so that the reply has the AD bit if they were validated.
         self._resolver.use_edns(0, dns.flags.DO, 1232)
         self._resolver.flags = dns.flags.RD | dns.flags.AD
         self._resolver.cache = dns.resolver.LRUCache(1000)

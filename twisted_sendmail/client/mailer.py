@@ -122,7 +122,7 @@ class Mailer:
         self.dkim = DKIMSigner.of(dkim)
         #: The connections, and the jobs that wait for them.
         self.pool = Pool(reactor, servers, limits)
-        # For a message, from when it is given to its verdict.
+        # Deadlines of messages, from ``send`` to the verdict.
         total = servers[0].timeouts.total
         self._deadlines = Deadlines(reactor, total, f"a message to {servers[0]}")
         self.pool.on_empty = self._deadlines.stop_if_idle

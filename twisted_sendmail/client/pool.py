@@ -471,7 +471,7 @@ class Pool:
         status = connection.status
         self._remove(connection)
         if not isinstance(error, SendmailError) or (
-            # Refused credentials are remembered even so.
+            # Refused credentials are recorded in any case.
             (connection.retiring or isinstance(error, CancelledError))
             and not isinstance(error, AuthenticationError)
         ):
@@ -491,7 +491,7 @@ class Pool:
         if not status.open:  # else the jobs wait for the connections that are open
             self._fail_waiting(status, error)
         for other in self._in(*NOT_READY):
-            # It is older, and would be refused as the newer one was.
+            # An older connection would be refused as the newer one was.
             if other.status is status and (
                 other.state is ConnectionState.OVERDUE or status.locked is not None
             ):
@@ -845,7 +845,7 @@ class PooledConnection:
         self._rejected_pipelining = False
         # Nothing was received for so long that the connection may be dead.
         self._stale = False
-        # Fires when it is to be closed and no message is in flight.
+        # Fires when the connection is to be closed and no message is in flight.
         self._over: Deferred[None] = Deferred()
 
     def start(self, overdue: float) -> None:

@@ -452,7 +452,7 @@ class SubmissionProtocol(Protocol):
         :param what: names it in the error; empty for the reply that is owed first.
         """
         self._awaited = seconds, what, phase
-        # While the server has sent nothing, that is noted before the deadline.
+        # A server that has sent nothing is noted before the deadline.
         self._silence_first = self.silent and (seconds is None or seconds > SILENCE_SECONDS)
         self.timer.set(key, SILENCE_SECONDS if self._silence_first else seconds)
 

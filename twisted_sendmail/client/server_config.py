@@ -49,7 +49,7 @@ _SCHEMES = {
 }
 _DISCOVERED = "submission"
 _PORTS = {TLSPolicy.IMPLICIT: 465, TLSPolicy.STARTTLS: 587}
-# Stands for the user and password of the URL, which None does not: it is no login.
+# The default of ``credentials``: those of the URL. None means no login.
 _OF_URL: Any = object()
 _USAGE = "write smtps://user@host, smtp+starttls://user@host:587 or submission:user@domain"
 _ZONE = re.compile(r"[A-Za-z0-9._~-]+\Z")

@@ -413,7 +413,7 @@ class ServerVerifier:
         try:
             if depth != 0 and (self._trust.pinned or self._trust.dane):
                 # The context has no CA: what OpenSSL does not accept is looked at when it is through.
-                # One that cannot be read is no CA of a record, and the chain may not count at all.
+                # A certificate that cannot be read is not the CA of a record, and the chain may not count.
                 above = _readable(given)
                 if above is not None:
                     self._above[depth] = above

@@ -111,7 +111,7 @@ class Transaction:
         False, the end is not written, and the report's error is a ``DeliveryWithdrawn``.
     """
 
-    # What most transactions do not change is set for the class: an assignment less for each message.
+    # Defaults of the class: one assignment less for each message.
     #: While the message is measured, encoded or signed.
     _measuring: Deferred[None] | None = None
     _error: SendmailError | None = None

@@ -590,7 +590,7 @@ def all_keys() -> Iterator[tuple[str, str, Key, str]]:
         if table is not None:
             tables[attribute.name] = table
             for below in attrs.fields(table):
-                # Those of [[route.smarthost]] are the keys of [[smarthost]].
+                # The keys of [[route.smarthost]] are those of [[smarthost]].
                 if below.metadata.get("tables") not in {None, *tables.values()}:
                     tables[f"{attribute.name}.{below.name}"] = below.metadata["tables"]
     for name, table in tables.items():

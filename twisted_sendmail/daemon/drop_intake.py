@@ -72,7 +72,7 @@ SCAN_PAUSE, MAX_SCAN_PAUSE = 4, 2.0
 MAX_LOGGED = 20
 #: Files, and octets of them, that are read and committed together.
 BATCH_FILES, BATCH_SIZE = 64, 1024 * 1024
-# Of the directory until it has its own mode, which mkdir cannot give.
+# Mode of the drop directory until it gets its own, which mkdir cannot set.
 _NEW_DIRECTORY_MODE = 0o700
 #: Octets of the Received field that the server of ``sendmail -bs`` adds to a message.
 MAX_TRACE_SIZE = 64 * 1024

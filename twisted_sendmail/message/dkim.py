@@ -54,7 +54,7 @@ MIN_RSA_BITS = 2048
 #: Octets of a From field whose addresses are read.
 MAX_FROM_SIZE = 4096
 
-# Listed once more than they are there, so that nobody can add another one.
+# Fields that are listed once more than the header has them, so that nobody can add another one.
 _OVERSIGNED = ("from", "subject", "date", "to")
 _SIGNED = frozenset(
     {
@@ -64,7 +64,7 @@ _SIGNED = frozenset(
     }
 )
 _SIGNED_PREFIXES = ("content-", "list-")
-# Servers remove it, as it is only true in a mailbox file.
+# Servers remove this field, because it is only true in a mailbox file.
 _NOT_SIGNED = "content-length"
 _SELECTOR = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"

@@ -55,7 +55,7 @@ MAILER_DAEMON = "MAILER-DAEMON"
 
 # The Received fields at the beginning.
 _TRACE = re.compile(rb"(?:received[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*)*", re.IGNORECASE)
-# All octets up to the last line that is known to begin a field.
+# Matches all octets up to the last line that is known to begin a field.
 _WHOLE_FIELDS = re.compile(rb".*\n(?=[^ \t])", re.DOTALL)
 # Not a field, but a reader that is more lenient than RFC 5322 may read it as a blind copy.
 _ALMOST_BLIND = re.compile(rb"(?:resent-)?bcc\s*:[^\n]*\n(?:[ \t][^\n]*\n)*\Z", re.IGNORECASE)

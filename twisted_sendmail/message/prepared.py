@@ -84,7 +84,7 @@ _EMPTY_LINE = re.compile(rb"\n\r?\n")
 class PreparedMessage:
     """The result of :func:`prepare`: pull it with :meth:`read`, then :meth:`close` it."""
 
-    # What most messages leave as it is is set for the class: an assignment less for each message.
+    # Defaults of the class: one assignment less for each message.
     #: The address of the header that cannot be written in ASCII, and its field, after
     #: :meth:`fitted` for a server without SMTPUTF8.
     not_in_ascii = ""
@@ -546,7 +546,7 @@ def binary_parts(octets: bytes) -> tuple[bytes, bytes] | None:
     head = octets[: empty_line.end()]
     if b"binary" not in head.lower():
         return None  # nearly always
-    # One of two that differ is enough: the octets are kept.
+    # If two fields differ, one that names binary is enough: the octets are kept.
     if "binary" not in transfer_encoding(Header.parse(head)).split():
         return None
     body = octets[empty_line.end() :]

@@ -122,7 +122,7 @@ class Cleanup:
         self._now = now
         self._origin = printable(origin, 200)
         self._uid = uid
-        # Those that may sign, until the header is known.
+        # The domains that may sign, until the header is known.
         self._domains = policy.dkim
         self._mail_origin = MailOrigin(uid, account, local, own) if policy.dkim else None
         #: The domain to sign for, valid after :meth:`finish`; None: the message is not signed.

@@ -426,7 +426,7 @@ class SQLStore(Store, Generic[_Connection]):
             if number is None or number not in standing:
                 continue
             _, owner, fence, doomed, pending = standing[number]
-            # A standby that was promoted without the last lease may give its fence once more.
+            # A standby that was promoted without the last lease may issue its fence again.
             if lease is not None and (lease.fence != fence or owner not in {None, self.node}):
                 lost[place] = LeaseLost.of(record.id)
                 continue

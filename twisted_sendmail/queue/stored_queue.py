@@ -231,7 +231,7 @@ class StoredQueue(Queue):
     def _commit_delivered(self) -> None:
         arrivals, self.arrivals = self.arrivals, []
         if arrivals:
-            # Also those of the last commit before the queue is closed.
+            # Also the messages of the last commit before the queue is closed.
             self._call_observer(lambda observer: observer.arrived(arrivals))
 
     def new_body(self) -> int:

@@ -203,7 +203,7 @@ class _Import:
         self._file = file
         self._ids = QueueIds(seconds)
         self._result = Imported()
-        # Those whose hold ends at last.
+        # Messages whose hold ends after the import.
         self._on_hold: list[str] = []
 
     def run(self) -> Imported:
@@ -242,7 +242,7 @@ class _Import:
                     digest.update(piece)
                 self._check(message, digest.hexdigest())
                 self._result.present += 1
-                # Of an import that was interrupted.
+                # Added by an import that was interrupted.
                 added = present[0].held
             else:
                 self._add(message, digest)

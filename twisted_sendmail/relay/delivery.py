@@ -156,7 +156,7 @@ class DeliveryAgent:
             )
             attempt = Attempt(route, on_end, leased, slot, tried, now)
             self.under_way.add(attempt)
-            # Whatever the error is, the message must not stay leased.
+            # The message must not stay leased, whatever the error is.
             try:
                 if message.expired:
                     self._give_up(attempt)

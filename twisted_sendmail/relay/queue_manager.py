@@ -453,7 +453,7 @@ class RouteQueue:
         new_slots = [route.take_slot(new=True) for _ in range(fresh)]
         old_slots = [route.take_slot(new=False) for _ in range(retries)]
         if self._new_waiting is not None:
-            # A message that arrives from now on is younger than those, and may be claimed.
+            # A message that arrives from now on comes after the leased ones, and may be claimed.
             self._new_waiting -= fresh
         self._leasing = True
         self._new_arrived, self._retries_arrived, self._queue_changed = 0, False, False
@@ -503,7 +503,7 @@ class RouteQueue:
         ]
         # A slot is left where the queue had fewer messages.
         if new_slots and not self._queue_changed and self._new_waiting is None:
-            # These were all; those that arrived meanwhile wait, or are among them.
+            # The queue has no more new messages; those that arrived meanwhile wait, or are in *found*.
             self._new_waiting = self._new_arrived
         if old_slots and not self._retries_arrived:
             self._retries_wait = False

@@ -294,7 +294,7 @@ class MessageHandler(ServerHandler):
             return default
         if isinstance(verdict, (Reply, str, bytes)) or not isinstance(verdict, Sequence):
             return _checked(verdict) or default
-        # A client that gets another number of replies takes them for those of later commands.
+        # With another number of replies, the client would take them for replies to later commands.
         awaited = len(self._recipients) if self._factory.settings.lmtp else 1
         replies = [_checked(each) or default for each in verdict]
         if len(replies) != awaited:

@@ -288,7 +288,7 @@ def _unwrapped(text: str) -> str:
     return text
 
 
-# Each message needs them, and the paths of most messages are kept by ``parse``.
+# Each message needs these attributes, and ``parse`` keeps the paths of most messages.
 def _derived(compute: Callable[[Any], object]) -> Any:
     """Return an attribute that is computed when the path is made."""
     return attrs.field(

@@ -108,7 +108,7 @@ _REFILL_OCTETS = WINDOW_OCTETS * 3 // 4
 _YES = ReplyKind.YES
 _CONTENT, _BDAT_LAST = Verb.CONTENT, Verb.BDAT_LAST
 
-# Of the commands of a group, and of replies that came together.
+# Getters for the commands of a group, and for replies that came together.
 _VERB, _LINE, _CODE = attrgetter("verb"), methodcaller("line"), itemgetter(0)
 
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
@@ -197,7 +197,7 @@ class ClientSession:
         self.confirmed = ClientState.CONNECTED
         #: The state that the commands written so far lead to if all succeed.
         self.optimistic = ClientState.CONNECTED
-        # ... and those that wait to be written, too.
+        # ... and the commands that wait to be written, too.
         self._planned = ClientState.GREETED
         #: The group of the greeting, which answers no command.
         self.greeting = CommandGroup((Greeting(),), done=greeted)

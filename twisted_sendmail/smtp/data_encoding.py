@@ -232,7 +232,7 @@ class LineBreaker:
     __slots__ = ("_held", "_room")
 
     def __init__(self) -> None:
-        # The octets that are not passed on yet, and how many of them may be in the first line.
+        # The octets that are not passed on yet, and the number of octets that the first line may have.
         self._held = b""
         self._room = MAX_TEXT_LINE
 

@@ -246,7 +246,7 @@ def _inside_base64(octets: bytes) -> list[bytes]:
     found = []
     for before in range(3):
         encoded = b64encode(b"\0" * before + octets)
-        # A character holds six bits; those with a bit of other octets are not known.
+        # A character holds six bits; characters with a bit of other octets are not known.
         start, end = -(-before * 8 // 6), (before + len(octets)) * 8 // 6
         core = encoded[start:end]
         if len(core) >= FRAGMENT - 2:

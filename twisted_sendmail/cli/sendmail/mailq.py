@@ -79,7 +79,7 @@ def _ask(settings: DropSettings, request: dict[str, Any]) -> Iterator[dict[str, 
                 ExitStatus.TEMPFAIL,
             ) from None
         raise _failed(f"the relay does not answer: {e.strerror or 'timeout'}") from None
-    # A relay that refuses a request may do so before it is sent; the answer tells.
+    # A relay may refuse a request before it is sent; the answer has the reason.
     with suppress(OSError):
         client.sendall(json.dumps(request).encode("ascii") + b"\n")
     return _answer(client)

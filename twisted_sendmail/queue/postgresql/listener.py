@@ -61,7 +61,7 @@ class ChangeListener:
             connection.close()
             return
         self._connection = connection
-        # One of our own: libpq closes its descriptor itself when the connection is lost, while the
+        # A duplicate: libpq closes its own descriptor when the connection is lost, while the
         # reactor still watches it.
         self._descriptor = os.dup(connection.fileno())
         self._reactor.addReader(self)

@@ -58,7 +58,7 @@ class PostgreSQLQueue(StoredQueue):
         self._listener.stop()
 
     def _renew(self) -> Deferred[None]:
-        # When it fails it is repeated; meanwhile the leases run out.
+        # A renewal that fails is repeated; meanwhile the leases run out.
         renewing = self.write(lambda store: store.renew())  # type: ignore[attr-defined]
         return renewing.addCallbacks(self._renewed, lambda _: None)
 

@@ -296,9 +296,9 @@ class PostgreSQLStore(SQLStore[PostgreSQLConnection]):
         self._refused: QueueError | None = None
         # The server's reason to end the last connection: it explains why it cannot be reached.
         self._ended: QueueError | None = None
-        # Of the server that is in use, as they were logged.
+        # Weaknesses of the server in use that were logged.
         self._weaknesses: set[str] = set()
-        # What ``state`` and ``take_flushed`` have returned.
+        # The last results of ``state`` and ``take_flushed``.
         self._own_changes = 0
         self._flushed: set[int] | None = None
         self._others = self._others_committed = 0

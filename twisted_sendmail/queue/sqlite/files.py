@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DATABASE = "queue.sqlite3"
-#: What SQLite adds to the name of the database for its own files.
+#: Endings that SQLite appends to the name of the database for its own files.
 _OTHER_FILES = ("-wal", "-shm", "-journal")
 LOCK = "relay.lock"
 WAKEUP = "wakeup"
@@ -59,7 +59,7 @@ def foreign_owner(directory: Path) -> ForeignOwner | None:
     try:
         return ForeignOwner(uid, pwd.getpwuid(uid).pw_gid)
     except KeyError:
-        # Not the group of the directory, which may be one that its owner does not belong to.
+        # Not the group of the directory: its owner may not be a member of that group.
         return ForeignOwner(uid, uid)
 
 
@@ -110,7 +110,7 @@ def check_place(directory: Path) -> None:
         return
     above = next(each for each in directory.absolute().parents if os.path.lexists(each))
     try:
-        # Permissions do not tell it, of root or on file systems such as /proc.
+        # Permissions are not sufficient for root, and on file systems such as /proc.
         Path(tempfile.mkdtemp(prefix=".twisted-sendmail-", dir=above)).rmdir()
     except OSError as e:
         why = f"no directory can be created in {above}: {e.strerror}"

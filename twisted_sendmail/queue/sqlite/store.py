@@ -116,7 +116,7 @@ class SQLiteStore(SQLStore[SQLiteConnection]):
         # Held by a relay as long as the queue is open.
         self._lock = RelayLock(self.directory)
         self._relay = False
-        # Of the files, if this is the superuser and a command.
+        # Owner of the files, if this is a command of the superuser.
         self._owner: ForeignOwner | None = None
 
     # -- opening, closing, transactions ---------------------------------------------
