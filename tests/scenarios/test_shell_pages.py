@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from tests.cli.intake import run_intake
 from tests.cli.queues import Queue
 from tests.names import read_configuration
-from twisted_sendmail.queue import is_database_url
+from twisted_sendmail.queue import is_queue_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,7 +194,7 @@ def test_every_configuration_of_a_page_can_be_used(machine: Machine, page: str) 
     for block in configurations:
         machine.write(f"{folder}/relay.toml", machine.moved(whole(block)))
         found = read_configuration(machine.root / folder / "relay.toml", Clock())
-        assert is_database_url(found.queue) or machine.root in Path(found.queue).parents
+        assert is_queue_url(found.queue) or machine.root in Path(found.queue).parents
 
 
 @pytest.mark.parametrize("page", ["run-the-relay", "../../README"])

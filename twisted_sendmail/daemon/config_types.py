@@ -24,7 +24,7 @@ import attrs
 
 from twisted_sendmail.daemon.logging import LEVELS
 from twisted_sendmail.message import dkim_selector
-from twisted_sendmail.queue import QueueUnusable, is_database_url, open_store
+from twisted_sendmail.queue import QueueUnusable, is_queue_url, open_store
 from twisted_sendmail.secret_file import why_unreadable
 from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, printable
 
@@ -264,10 +264,7 @@ def path(value: object, folder: Path) -> Path:
 def queue_place(value: object, folder: Path) -> Path | str:
     """The place of a queue: a directory, or the URL of a database, without a password."""
     given = text(value, folder)
-    if not is_database_url(given):
-        if "://" in given:
-            why = "no such database can hold a queue"
-            raise InvalidValue(why, "write postgresql://host/database")
+    if not is_queue_url(given):
         return path(value, folder)
     parts = urlsplit(given)
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]

@@ -3,6 +3,7 @@
 from twisted_sendmail.queue.cleanup import Cleanup, CleanupPolicy, TooManyHops
 from twisted_sendmail.queue.engine import (
     check_queue_place,
+    is_queue_url,
     open_queue,
     open_store,
     prepare_queue_place,
@@ -44,7 +45,6 @@ from twisted_sendmail.queue.models import (
     Selection,
     SetAsideReason,
 )
-from twisted_sendmail.queue.postgresql.address import is_database_url
 from twisted_sendmail.queue.postqueue_json import delay_reason, message_json, reply_text
 from twisted_sendmail.queue.signing import DKIMDomain, MailOrigin
 from twisted_sendmail.queue.sqlite.connection import NO_SPACE, fits
@@ -118,7 +118,7 @@ __all__ = [
     "id_number",
     "id_text",
     "import_queue",
-    "is_database_url",
+    "is_queue_url",
     "message_json",
     "open_queue",
     "open_store",

@@ -1,6 +1,8 @@
 """Engines of the queue by the text that names its place: a directory, or the URL of a database.
 
-An engine is imported when a place needs it: only PostgreSQL needs its driver.
+An engine is imported when a place needs it: only PostgreSQL needs its driver.  Other packages may
+bring engines for URLs of their own: an entry point of the group ``ENGINES`` has the scheme as its name,
+and is a function that returns a ``Store`` for a URL.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.queue.errors import QueueMissing, QueueUnusable
 from twisted_sendmail.queue.postgresql.address import DatabaseAddress, is_database_url
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from twisted_sendmail.queue.interface import Queue
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 
     #: A directory, or a URL such as ``postgresql://host1,host2/mail``.
     QueuePlace = str | os.PathLike[str]
+
+
+#: Entry points of engines of other packages.
+ENGINES = "twisted_sendmail.queue"
 
 
 def open_queue(reactor: Any, place: QueuePlace) -> Queue:
@@ -30,6 +37,10 @@ def open_queue(reactor: Any, place: QueuePlace) -> Queue:
         from twisted_sendmail.queue.postgresql.queue import PostgreSQLQueue
 
         return PostgreSQLQueue(reactor, address)
+    if is_queue_url(place):
+        from twisted_sendmail.queue.stored_queue import StoredQueue
+
+        return StoredQueue(reactor, open_store(place), open_store(place))
     from twisted_sendmail.queue.sqlite.queue import SQLiteQueue
 
     return SQLiteQueue(reactor, Path(place))
@@ -45,6 +56,8 @@ def open_store(place: QueuePlace) -> Store:
         from twisted_sendmail.queue.postgresql.store import PostgreSQLStore
 
         return PostgreSQLStore(address)
+    if is_queue_url(place):
+        return _store_of_package(str(place))
     from twisted_sendmail.queue.sqlite.store import SQLiteStore
 
     return SQLiteStore(Path(place))
@@ -55,7 +68,7 @@ def check_queue_place(place: QueuePlace) -> None:
 
     :raises QueueUnusable: it cannot, or its driver is not installed.
     """
-    if is_database_url(place):
+    if is_queue_url(place):
         store = open_store(place)
         try:
             store.open(read_only=True)
@@ -75,7 +88,7 @@ def prepare_queue_place(place: QueuePlace) -> None:
 
     :raises QueueUnusable: it cannot.
     """
-    if not is_database_url(place):
+    if not is_queue_url(place):
         from twisted_sendmail.queue.sqlite.files import RelayLock
 
         lock = RelayLock(Path(place))
@@ -98,12 +111,46 @@ def _make(place: QueuePlace) -> None:
 
 def shown_place(place: QueuePlace) -> str:
     """Return *place* for logs and errors: without passwords."""
-    if not is_database_url(place):
+    if not is_queue_url(place):
         return str(place)
+    if not is_database_url(place):
+        scheme, _, rest = str(place).partition("://")
+        return printable(f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}", 300)
     try:
         return _address(str(place)).shown
     except QueueUnusable:
         return "a URL that cannot be used"
+
+
+def is_queue_url(place: object) -> bool:
+    """Return whether *place* is a URL, and not a directory."""
+    return isinstance(place, str) and "://" in place
+
+
+def _store_of_package(url: str) -> Store:
+    """Return the store at *url* by the engine of another package.
+
+    :raises QueueUnusable: no package has one, or it cannot be imported.
+    """
+    # It takes longer to import than a command with another queue takes.
+    from importlib.metadata import entry_points
+
+    scheme = printable(url.partition("://")[0], 40)
+    for each in entry_points(group=ENGINES, name=scheme):
+        try:
+            make = each.load()
+        except (ImportError, AttributeError) as e:
+            raise _unusable(f"its engine {each.value} cannot be imported: {e}") from None
+        store: Store = make(url)
+        return store
+    raise _unusable(
+        "no such database can hold a queue",
+        f"write postgresql://host/database, or install the package with an engine for {scheme}://",
+    )
+
+
+def _unusable(why: str, remedy: str = "repair the package of the engine") -> QueueUnusable:
+    return QueueUnusable("the queue cannot be used", detail=printable(why, 300), remedy=remedy)
 
 
 def _address(url: str) -> DatabaseAddress:
