@@ -69,8 +69,8 @@ class Command:
     verb: ClassVar[Verb]
 
     def line(self) -> bytes:
-        """The octets on the wire, with CRLF."""
-        raise NotImplementedError
+        """Return the octets on the wire, with CRLF."""
+        return str(self).encode() + b"\r\n"
 
 
 def upper(text: str) -> str:
@@ -110,10 +110,6 @@ class Hello(Command):
 
     domain: str = field(converter=domain_name)
     verb: Verb = Verb.EHLO  # type: ignore[misc]  # the one family whose verb is a choice
-
-    def line(self) -> bytes:
-        """``EHLO client.example.org``."""
-        return _encode(str(self))
 
     def __str__(self) -> str:
         return f"{self.verb.value} {self.domain}"
@@ -220,10 +216,6 @@ class AuthCancel(Command):
     """``*``: cancels the exchange."""
 
     verb = Verb.AUTH_CANCEL
-
-    def line(self) -> bytes:
-        """A star."""
-        return b"*\r\n"
 
     def __str__(self) -> str:
         return "*"
@@ -334,10 +326,6 @@ class LoneDot(Command):
 
     verb = Verb.LONE_DOT
 
-    def line(self) -> bytes:
-        """A dot."""
-        return b".\r\n"
-
     def __str__(self) -> str:
         return "."
 
@@ -388,10 +376,6 @@ class OtherCommand(Command):
         if self.argument and not self.argument.isprintable():
             msg = f"the argument of {name} cannot be used"
             raise InvalidInput(msg, detail="it holds control characters")
-
-    def line(self) -> bytes:
-        """``VRFY postmaster``."""
-        return _encode(str(self))
 
     def __str__(self) -> str:
         return f"{self.name} {self.argument}".rstrip()
