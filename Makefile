@@ -55,7 +55,8 @@ unit: $(VENV)/.made-dev peers
 test: unit lint docs
 
 soak: $(VENV)/.made-dev
-	TWISTED_SENDMAIL_KILL_ROUNDS=500 TWISTED_SENDMAIL_CLUSTER_ROUNDS=30 TWISTED_SENDMAIL_EACH_END=1 $(BIN)/pytest -o faulthandler_timeout=3600 tests/durability
+	TWISTED_SENDMAIL_KILL_ROUNDS=500 TWISTED_SENDMAIL_CLUSTER_ROUNDS=30 TWISTED_SENDMAIL_EACH_END=1 \
+	TWISTED_SENDMAIL_THROUGH=20000 $(BIN)/pytest -o faulthandler_timeout=3600 tests/durability
 
 lint: $(VENV)/.made-dev
 	$(BIN)/ruff check

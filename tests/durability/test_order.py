@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZES = [1, 100, 4_000, 60_000, 70_000, 1_000_000]
-MESSAGES = int(os.environ.get("TWISTED_SENDMAIL_ORDER_MESSAGES", "60"))
+MESSAGES = int(os.environ.get("TWISTED_SENDMAIL_ORDER_MESSAGES", "24"))
 
 # One thread's call, perhaps cut in two by another's.
 _CALL = re.compile(r"^(\d+) +(?:<\.\.\. )?(\w+)(?: resumed>|\()")

@@ -1,4 +1,4 @@
-"""The queues under test: in memory, in SQLite, in PostgreSQL, with a thread or without."""
+"""The queues under test: in memory, in SQLite, in PostgreSQL; that in SQLite with a thread or without."""
 
 from __future__ import annotations
 
@@ -57,19 +57,16 @@ class SqliteHome(QueueHome):
 
 
 class PostgreSQLHome(SharedQueueHome):
-    """A database; *inline*: without a thread."""
+    """A database."""
 
-    def __init__(self, reactor: Any, server: PostgreSQL, database: str, *, inline: bool) -> None:
+    def __init__(self, reactor: Any, server: PostgreSQL, database: str) -> None:
         self._reactor = reactor
         self._server = server
         self.database = database
-        self._inline = inline
         self._spools: list[PostgreSQLQueue] = []
 
     async def open(self) -> tuple[PostgreSQLQueue, RecoveryReport]:
-        worker = InlineWorker() if self._inline else None
-        url = self._server.url(self.database)
-        spool = PostgreSQLQueue(self._reactor, url, worker=worker)
+        spool = PostgreSQLQueue(self._reactor, self._server.url(self.database))
         self._spools.append(spool)
         return spool, await spool.open()
 

@@ -40,15 +40,9 @@ class TestSqliteInline(QueueConformance):
         return SqliteHome(Clock(), tmp_path / "queue", inline=True)
 
 
-class TestPostgreSQLOnThreads(QueueConformance, SharedQueueConformance):
+class TestPostgreSQL(QueueConformance, SharedQueueConformance):
     @pytest.fixture
     def home(self, postgresql: PostgreSQL, database: str) -> PostgreSQLHome:
         from twisted.internet import reactor
 
-        return PostgreSQLHome(reactor, postgresql, database, inline=False)
-
-
-class TestPostgreSQLInline(QueueConformance, SharedQueueConformance):
-    @pytest.fixture
-    def home(self, postgresql: PostgreSQL, database: str) -> PostgreSQLHome:
-        return PostgreSQLHome(Clock(), postgresql, database, inline=True)
+        return PostgreSQLHome(reactor, postgresql, database)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 USERS = range(21001, 21009)
 #: Messages of each of them.
-EACH = 125
+EACH = 50
 
 _SEND = """
 for number in range(int(sys.argv[1])):
@@ -84,7 +84,7 @@ async def up(relay: Relay, times: int) -> None:
 
 @needs_root
 @ensureDeferred
-async def test_a_thousand_messages_of_eight_users_arrive_once_after_the_start(
+async def test_four_hundred_messages_of_eight_users_arrive_once_after_the_start(
     relay: Relay, hop: LoopbackServer
 ) -> None:
     relay.accept_local_mail(hop)
