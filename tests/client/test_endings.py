@@ -26,7 +26,6 @@ CHUNKS = {
     "clear": ("PIPELINING", "CHUNKING", "STARTTLS"),
     "secure": ("PIPELINING", "CHUNKING", "AUTH PLAIN"),
 }
-WAYS: list[dict[str, Any]] = [{}, CHUNKS]
 
 
 def judged(net: Net, server: ScriptedServer, result: Result, verdict: int) -> None:
@@ -47,11 +46,20 @@ def judged(net: Net, server: ScriptedServer, result: Result, verdict: int) -> No
     assert not report or () == report.accepted == report.refused
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["DATA", "BDAT"])
-@pytest.mark.parametrize("end", [CLOSE, RESET, SILENT])
-@pytest.mark.parametrize("settings", [{}, CLEAR], ids=["TLS", "clear"])
+@pytest.mark.parametrize(
+    ("end", "settings", "way"),
+    # Every pair of two values.
+    [
+        (CLOSE, {}, {}),
+        (CLOSE, CLEAR, CHUNKS),
+        (RESET, {}, CHUNKS),
+        (RESET, CLEAR, {}),
+        (SILENT, {}, {}),
+        (SILENT, CLEAR, CHUNKS),
+    ],
+)
 def test_the_end_at_every_octet_the_server_says(
-    net: Net, settings: Any, end: Act, way: Any
+    net: Net, end: Act, settings: Any, way: Any
 ) -> None:
     """FIN, RST and silence: failed or in doubt, at most one copy, one result."""
     whole = net.server(**way)
