@@ -111,8 +111,6 @@ if TYPE_CHECKING:
         Transcript,
     )
 
-_log = Logger(namespace="twisted_sendmail.client")
-
 _IP_ADDRESSES = (IPv4Address, IPv6Address)
 #: States in which the server has not replied since a handshake.
 _UNANSWERED = frozenset({ClientState.CONNECTED, ClientState.SECURED})
