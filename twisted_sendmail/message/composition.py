@@ -26,10 +26,9 @@ import attrs
 from twisted_sendmail.message.addresses import mailboxes
 from twisted_sendmail.message.attached_file import AttachedFile, attached_file, attached_path
 from twisted_sendmail.message.field_encoding import (
-    NotEncodable,
-    field_in_ascii,
     folded_field,
     parameter_field,
+    sendable_field,
     text_field,
 )
 from twisted_sendmail.message.header import Field, FieldKind, field_kind
@@ -373,13 +372,7 @@ class _Fields:
 
         :param argument: for errors; by default the name.
         """
-        field = Field(name.lower(), f"{name}: {value}\r\n".encode())
-        try:
-            field = field_in_ascii(field)
-        except NotEncodable as e:
-            if isinstance(e.__cause__, InvalidInput):
-                raise e.__cause__ from None
-        field = folded_field(field)
+        field = sendable_field(Field(name.lower(), f"{name}: {value}\r\n".encode()))
         if max(map(len, field.octets.split(b"\r\n"))) > MAX_TEXT_LINE:
             _refuse(argument or name, value, "a word in it is too long for a line", "shorten it")
         _set(self._message, field)

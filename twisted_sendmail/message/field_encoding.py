@@ -129,6 +129,19 @@ def field_in_ascii(field: Field) -> Field:
     return folded_field(Field(field.name, octets))
 
 
+def sendable_field(field: Field) -> Field:
+    """Return *field* folded, and in ASCII unless an address cannot be.
+
+    :raises InvalidAddress: a domain has no form in ASCII.
+    """
+    try:
+        field = field_in_ascii(field)
+    except NotEncodable as e:
+        if isinstance(e.__cause__, InvalidAddress):
+            raise e.__cause__ from None
+    return folded_field(field)
+
+
 def text_field(name: str, text: str) -> Field:
     """Return a field of text in ASCII that a reader decodes to *text*.
 

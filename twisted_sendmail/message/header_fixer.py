@@ -23,14 +23,13 @@ from __future__ import annotations
 
 import re
 import secrets
-from contextlib import suppress
 from datetime import datetime
 from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import header_sender
-from twisted_sendmail.message.field_encoding import NotEncodable, field_in_ascii, folded_field
+from twisted_sendmail.message.field_encoding import sendable_field
 from twisted_sendmail.message.header import BLIND, LONG_HEADER, Field, Header, header_end
 from twisted_sendmail.smtp import (
     MAX_HEADER,
@@ -338,10 +337,7 @@ def from_field(mailbox: Mailbox, name: str | None = None) -> Field:
         return _field("From", mailbox.wire)
     if _SPECIAL.search(name):
         name = quoted(name)
-    field = _field("From", f"{name} <{mailbox.wire}>")
-    with suppress(NotEncodable):
-        field = field_in_ascii(field)
-    return folded_field(field)
+    return sendable_field(_field("From", f"{name} <{mailbox.wire}>"))
 
 
 def _field(name: str, value: str) -> Field:

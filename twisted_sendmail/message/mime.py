@@ -16,13 +16,11 @@ from email.policy import SMTP, EmailPolicy
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.field_encoding import (
-    NotEncodable,
     encoded_words,
-    field_in_ascii,
-    folded_field,
+    sendable_field,
 )
 from twisted_sendmail.message.header import Field
-from twisted_sendmail.smtp import InvalidAddress, InvalidInput, InvalidMessage, printable
+from twisted_sendmail.smtp import InvalidInput, InvalidMessage, printable
 
 if TYPE_CHECKING:
     from twisted_sendmail.message.attached_file import AttachedFile
@@ -134,13 +132,7 @@ class _Writing(EmailPolicy):
             text.isascii() or (self.cte_type == "8bit" and _is_octets(text))
         ):
             return octets  # it may have been parsed
-        field = Field(name.lower(), octets)
-        try:
-            field = field_in_ascii(field)
-        except NotEncodable as e:
-            if isinstance(e.__cause__, InvalidAddress):
-                raise e.__cause__ from None
-        return folded_field(field).octets
+        return sendable_field(Field(name.lower(), octets)).octets
 
 
 _WRITING = _Writing(linesep="\r\n")
