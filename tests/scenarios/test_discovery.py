@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +47,7 @@ from twisted_sendmail import (
 )
 from twisted_sendmail.client import DNSResolver, dns_lookup
 from twisted_sendmail.client.discovery import MAX_SERVERS, by_priority, find_servers
+from twisted_sendmail.testing import Authority as CertificateAuthority
 
 MESSAGE = b"From: <jane@example.test>\r\n\r\nHi\r\n"
 DOMAIN = "example.test"
@@ -357,6 +362,38 @@ async def test_an_answer_that_cannot_be_parsed_is_not_called_a_timeout(
     assert sorted(each.selector for each in answer.records) == [0, 1]
     await udp.stopListening()
     await tcp.stopListening()
+
+
+def _answer_by_tls(listening: socket.socket, context: ssl.SSLContext) -> None:
+    """Answer a query on each connection, until the socket is closed."""
+    with suppress(OSError):
+        while True:
+            connection, _ = listening.accept()
+            with suppress(OSError), context.wrap_socket(connection, server_side=True) as client:
+                query = client.recv(65536)[2:]
+                reply = _malformed(query)
+                client.sendall(len(reply).to_bytes(2, "big") + reply)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_malformed_record_is_left_out_by_tls_too(
+    reactor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = CertificateAuthority()
+    pem, trusted = tmp_path / "server.pem", tmp_path / "ca.pem"
+    _ = pem.write_bytes(authority.issue(["dns.test"]))
+    _ = trusted.write_bytes(authority.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=_answer_by_tls, args=(listening, context), daemon=True)
+        thread.start()
+        place = f"127.0.0.1:{listening.getsockname()[1]}"
+        answer = await DNSResolver(f"tls://{place}#dns.test").lookup(reactor, "good.test", "TLSA")
+        assert sorted(each.selector for each in answer.records) == [0, 1]
+        with pytest.raises(ConnectFailed, match="cannot be looked up"):
+            await DNSResolver(f"tls://{place}#other.test").lookup(reactor, "good.test", "TLSA")
 
 
 def test_a_stop_of_the_reactor_does_not_wait_for_a_name_server() -> None:
