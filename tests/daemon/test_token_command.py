@@ -139,7 +139,7 @@ reactor.callWhenRunning(run)
 reactor.run()
 """
     words = [sys.executable, "-W", "error", "-c", program]
-    done = subprocess.run(words, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(words, capture_output=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -164,6 +164,6 @@ reactor.run()
 """
     seconds = 2 if ends_with == "the token" else 60
     words = [sys.executable, "-c", program, f"sleep {seconds}; cat >{tmp_path}/stored"]
-    done = subprocess.run(words, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(words, capture_output=True, timeout=50, check=False)
     assert done.returncode == 0
     assert (tmp_path / "stored").exists() == (seconds == 2)
