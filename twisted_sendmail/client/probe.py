@@ -93,5 +93,5 @@ def probe_server(reactor: Any, server: str | SubmissionServer) -> Deferred[Probe
             transcript=session.transcript,
         )
 
-    running = within(reactor, chosen.timeouts.total, run(), f"the check of {chosen}")
+    running = within(reactor, chosen.timeouts.total, run(), lambda: f"the check of {chosen}")
     return running.addErrback(failed).addCallback(result)

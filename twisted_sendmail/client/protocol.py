@@ -524,19 +524,19 @@ class SubmissionProtocol(Protocol):
         session = self.session
         self._dispatching += 1
         try:
-            while True:
+            while session.completed:
                 if session.over is not None:
                     self._drop(session.over)
-                if not session.completed:
-                    break
                 group = session.completed.popleft()
                 # The group of the greeting is kept, and its owner refers to the session.
                 done, group.done = group.done, None
                 if done is not None:
                     done(group.replies)
-            if session.over is not None and self._stream is not None:
-                stream, self._stream = self._stream, None
-                stream.session_over(session.over)
+            if session.over is not None:
+                self._drop(session.over)
+                if self._stream is not None:
+                    stream, self._stream = self._stream, None
+                    stream.session_over(session.over)
         finally:
             self._dispatching -= 1
         while self._after_results and not self._dispatching:

@@ -115,7 +115,7 @@ def submit(
         if protocol is not None:
             protocol.leave()
 
-    running = within(reactor, chosen.timeouts.total, run(), f"a message to {chosen}")
+    running = within(reactor, chosen.timeouts.total, run(), lambda: f"a message to {chosen}")
     return close_after(running, close)
 
 

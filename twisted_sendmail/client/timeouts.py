@@ -20,7 +20,7 @@ from twisted_sendmail.smtp import DeliveryCancelled, SendTimeout, Verb, check_po
 from twisted_sendmail.timer import Timer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from twisted.internet.interfaces import IReactorTime
 
@@ -157,10 +157,14 @@ class Deadlines:
 
 
 def within(
-    clock: IReactorTime, seconds: float | None, work: Coroutine[Deferred[Any], Any, _T], what: str
+    clock: IReactorTime,
+    seconds: float | None,
+    work: Coroutine[Deferred[Any], Any, _T],
+    what: Callable[[], str],
 ) -> Deferred[_T]:
     """Run *work*, and cancel it after *seconds*; None for never.
 
+    :param what: names the operation, for the error.
     :raises SendTimeout: as of :meth:`Deadlines.apply`.
     """
     running = Deferred.fromCoroutine(work)
@@ -175,7 +179,7 @@ def within(
 
     def done(result: Any) -> Any:
         if late:
-            return _timed_out(result, what, seconds or 0)
+            return _timed_out(result, what(), seconds or 0)
         call.cancel()
         return result
 
