@@ -25,7 +25,7 @@ from twisted.internet.ssl import (
     optionsForClientTLS,
     trustRootFromCertificates,
 )
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.mail import smtp
@@ -34,6 +34,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tests.waiting import until
 from twisted_sendmail import Cancelled, CertificateRejected, DeliveryInDoubt, compat
 from twisted_sendmail.client.tls import _context
 from twisted_sendmail.compat import (
@@ -381,8 +382,7 @@ async def test_a_context_that_cannot_be_used_is_one_error(
         case = Case(reactor, server)
         with unhandled_errors() as logged:
             error = await failure_of(case.send_clear(contextFactory=context, retries=1))
-            while not server.sessions[-1].closed:
-                await deferLater(reactor, 0.01)
+            await until(reactor, lambda: server.sessions[-1].closed)
         assert why in str(error)
         assert (len(server.sessions), server.messages, logged) == (1, [], [])
 
@@ -596,8 +596,7 @@ async def test_nothing_is_sent_when_the_deferred_was_cancelled_before_an_endpoin
         result.cancel()
         assert isinstance(await failure_of(result), CancelledError)
         made: Any = await connecting
-        while made.transport.connected:
-            await deferLater(reactor, 0.01)
+        await until(reactor, lambda: not made.transport.connected)
     assert server.messages == []
     assert not any("C:" in line for session in server.sessions for line in session.dialogue)
 

@@ -7,6 +7,7 @@ from threading import Thread
 import psycopg
 
 from tests.postgresql import Pair, PgBouncer, PostgreSQL
+from tests.waiting import PATIENCE
 
 
 def test_each_test_has_an_empty_database(postgresql: PostgreSQL, database: str) -> None:
@@ -38,7 +39,7 @@ def test_a_primary_without_its_standby_confirms_nothing(postgresql_pair: Pair) -
         committing = Thread(target=waiting.execute, args=("CREATE TABLE row ()",), daemon=True)
         committing.start()
         pair.primary.cancel_commit()
-        committing.join()
+        committing.join(PATIENCE)
     assert warnings == ["canceling wait for synchronous replication due to user request"]
 
 

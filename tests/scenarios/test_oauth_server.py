@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.scenarios.authorization_server import AuthorizationServer
+from tests.waiting import until
 from twisted_sendmail import Credentials, SubmissionServer, TLSTrust, oauth, submit
 from twisted_sendmail.oauth import (
     ClientCredentials,
@@ -109,8 +110,7 @@ async def test_a_code_is_approved_or_denied(
             login_scope="mail",
         )
         login = tokens.log_in()
-        while not shown:
-            await deferLater(reactor, 0.01)
+        await until(reactor, partial(len, shown))
         await deferToThread(authlib.decide, shown[0].code, approve=approve)
         if approve:
             first = (await login).value.reveal()

@@ -11,6 +11,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from tests.waiting import until
 from twisted_sendmail import Receiver, ServerSettings, ServerTimeouts
 from twisted_sendmail.testing import LoopbackServer
 
@@ -118,8 +119,7 @@ async def test_a_half_closed_client_that_never_reads_is_dropped(reactor: Any) ->
                 connection.shutdown(socket.SHUT_WR)
 
         send = deferToThread(send_all)
-        while not server.sessions or not server.sessions[0].closed:
-            await deferLater(reactor, 0.05)
+        await until(reactor, lambda: server.sessions and server.sessions[0].closed)
         await send
     finally:
         connection.close()
