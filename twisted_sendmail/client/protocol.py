@@ -838,7 +838,7 @@ class ContentStream:
         self._written: Deferred[None] | None = None
         self._running: Deferred[None] | None = None
         self._stopped = False
-        #: Whether :meth:`start` was called.
+        #: :meth:`start` was called.
         self.started = False
 
     def start(self) -> None:

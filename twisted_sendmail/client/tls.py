@@ -153,7 +153,7 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 
 @frozen(cache_hash=True)
 class TLSTrust:
-    """How a server proves its identity.
+    """The ways in which a server proves its identity.
 
     :param ca_file: PEM file of the CAs to trust instead of the system's.
     :param fingerprint: SHA-256 of the server's certificate, hexadecimal, with or without

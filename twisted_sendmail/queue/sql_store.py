@@ -65,7 +65,7 @@ _DEFERRED = (
 
 
 class SQLConnection(Protocol):
-    """What the shared statements need of a connection."""
+    """The methods of a connection that the shared statements use."""
 
     def rows(self, sql: str, parameters: Sequence[Any] = ...) -> list[Any]:
         """Return all rows of a query."""

@@ -65,7 +65,7 @@ _ABORT_TIMEOUT = 1.0
 
 @frozen
 class ConnectionLimits:
-    """How many connections may be open at once.
+    """The numbers of connections that may be open at once.
 
     :raises InvalidInput: a limit is not a whole number above zero.
     """
