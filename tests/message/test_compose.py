@@ -270,6 +270,14 @@ def test_addresses_may_be_texts_or_objects_alone_or_in_a_list() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["=?utf-8?q?admin=40example=2Ecom?=", "a =?utf-8?q?x?= b", "=?"])
+def test_a_name_that_looks_encoded_is_what_the_reader_sees(name: str) -> None:
+    message = a_message(sender=Address(name, "jane", "example.org"))
+    back = message_from_bytes(content(from_header(message)), policy=policy.default)
+    (address,) = back["From"].addresses
+    assert (address.display_name, address.addr_spec) == (name, "jane@example.org")
+
+
 def test_bcc_names_recipients_and_is_not_sent() -> None:
     message = a_message(bcc="secret@example.net")
     prepared = from_header(message)

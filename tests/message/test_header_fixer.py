@@ -138,7 +138,7 @@ def test_the_date_is_in_the_local_time_zone(monkeypatch: pytest.MonkeyPatch) -> 
         ('J. "Jo" Doe\\', b'From: "J. \\"Jo\\" Doe\\\\" <jane@example.org>\r\n'),
         ("Cron (daemon)", b'From: "Cron (daemon)" <jane@example.org>\r\n'),
         ("a\r\nBcc: b@x", b'From: "a Bcc: b@x" <jane@example.org>\r\n'),
-        ("=?utf-8?q?x?=", b'From: "=?utf-8?q?x?=" <jane@example.org>\r\n'),
+        ("=?utf-8?q?x?=", b"From: =?utf-8?b?PT91dGYtOD9xP3g/PQ==?= <jane@example.org>\r\n"),
         ("J\u00fcrgen", b"From: =?utf-8?q?J=C3=BCrgen?= <jane@example.org>\r\n"),
     ],
 )

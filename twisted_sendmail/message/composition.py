@@ -32,6 +32,7 @@ from twisted_sendmail.message.field_encoding import (
     text_field,
 )
 from twisted_sendmail.message.header import Field, FieldKind, field_kind
+from twisted_sendmail.message.header_fixer import phrase
 from twisted_sendmail.message.mime import FilePart
 from twisted_sendmail.smtp import (
     MAX_TEXT_LINE,
@@ -387,8 +388,11 @@ class _Fields:
         words: list[str] = []
         for each in several:  # type: ignore[attr-defined]  # it is an Iterable
             check_type(argument, each, (str, Address, Mailbox), "text such as jane@example.org")
-            words.append(str(each))
-            _check_line(argument, words[-1])
+            _check_line(argument, str(each))
+            looks_encoded = isinstance(each, Address) and "=?" in each.display_name
+            words.append(
+                f"{phrase(each.display_name)} <{each.addr_spec}>" if looks_encoded else str(each)
+            )
         value = ", ".join(words)
         found = mailboxes(name, value) if value else []
         if exactly_one and len(found) != 1:

@@ -29,7 +29,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import header_sender
-from twisted_sendmail.message.field_encoding import sendable_field
+from twisted_sendmail.message.field_encoding import encoded_words, sendable_field
 from twisted_sendmail.message.header import BLIND, LONG_HEADER, Field, Header, header_end
 from twisted_sendmail.smtp import (
     MAX_HEADER,
@@ -59,7 +59,7 @@ _WHOLE_FIELDS = re.compile(rb".*\n(?=[^ \t])", re.DOTALL)
 # Not a field, but a reader that is more lenient than RFC 5322 may read it as a blind copy.
 _ALMOST_BLIND = re.compile(rb"(?:resent-)?bcc\s*:[^\n]*\n(?:[ \t][^\n]*\n)*\Z", re.IGNORECASE)
 _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
-_SPECIAL = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]|=\?")
+_SPECIAL = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]")
 
 # For the header that needs nothing or little, as most do; in lower case, after a line feed. A blank
 # before the colon is rare.
@@ -335,9 +335,17 @@ def from_field(mailbox: Mailbox, name: str | None = None) -> Field:
         name = " ".join("".join(characters).split())
     if not name:
         return _field("From", mailbox.wire)
-    if _SPECIAL.search(name):
-        name = quoted(name)
-    return sendable_field(_field("From", f"{name} <{mailbox.wire}>"))
+    return sendable_field(_field("From", f"{phrase(name)} <{mailbox.wire}>"))
+
+
+def phrase(name: str) -> str:
+    """Return a display name as a reader decodes it to *name*, in quotes if need be.
+
+    A name that looks encoded is encoded, because readers decode it also within quotes.
+    """
+    if "=?" in name:
+        return " ".join(encoded_words(name))
+    return quoted(name) if _SPECIAL.search(name) else name
 
 
 def _field(name: str, value: str) -> Field:
