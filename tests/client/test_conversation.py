@@ -346,3 +346,12 @@ def test_silence_after_connecting_is_not_for_ever(net: Net) -> None:
     assert result.fired == 0
     net.pump.advance(301)
     assert "greeting" in str(result.error)
+
+
+@pytest.mark.parametrize("reply", [b"250-mx\r\n250-SIZE\r\n", b"250 mx\r", b"25"])
+def test_a_reply_that_does_not_end_is_named_as_such(net: Net, reply: bytes) -> None:
+    result = net.send(net.server({"EHLO": reply}))
+    net.pump.advance(301)
+    expected = "the reply to EHLO client.example.org did not come within 300 s at "
+    assert str(result.error).startswith(expected)
+    assert str(result.error).endswith(": its last line is missing")

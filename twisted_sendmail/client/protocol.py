@@ -88,6 +88,7 @@ from twisted_sendmail.smtp import (
     Verb,
     check_reactor,
     check_type,
+    due_reply,
     printable,
 )
 from twisted_sendmail.socket_writer import SocketWriter
@@ -462,8 +463,10 @@ class SubmissionProtocol(Protocol):
                 self._note_silence()
             self.timer.set(key, None if seconds is None else seconds - SILENCE_SECONDS)
             return
-        name = what or f"the reply to {self.session.owed}"
-        self.abort(SendTimeout(f"{name} did not come within {seconds:g} s", phase=phase))
+        name = what or due_reply(self.session.owed)
+        why = "its last line is missing" if not what and self.session.reply_pending else ""
+        late = f"{name} did not come within {seconds:g} s"
+        self.abort(SendTimeout(late, phase=phase, detail=why))
 
     def _note_silence(self) -> None:
         """Note that the server sends nothing, and why that may be.

@@ -337,6 +337,11 @@ class ClientSession:
         """The verb of the command whose reply comes next."""
         return self._owed[0].verbs[len(self._owed[0].replies)] if self._owed else None
 
+    @property
+    def reply_pending(self) -> bool:
+        """True if a part of the next reply has come, and its last line has not."""
+        return self._parser.pending
+
     def data_to_send(self) -> bytes:
         """Take all that may be written now, for one write to the transport."""
         while self._waiting and self._may_write():
