@@ -403,6 +403,15 @@ def test_a_name_that_leaves_its_folder_or_deceives_is_refused(name: str, remedy:
         _ = Attachment(b"", name)
 
 
+@pytest.mark.parametrize("octets", [bytearray(b"%PDF"), memoryview(b"%-P-D-F")[::2]])
+def test_octets_of_a_database_are_attached_as_they_are_now(octets: Any) -> None:
+    attachment = Attachment(octets, "a.pdf")
+    if isinstance(octets, bytearray):
+        octets.clear()
+    (part,) = a_message(attachments=[attachment]).iter_attachments()
+    assert part.get_content() == b"%PDF"
+
+
 def test_an_attachment_that_was_written_and_not_rewound_is_not_an_empty_one(tmp_path: Path) -> None:
     in_memory = io.BytesIO()
     with (tmp_path / "report").open("w+b") as on_disk:

@@ -78,6 +78,12 @@ _NOT_GIVEN = re.compile(r"(?:mime-version|content-.*|received|return-path)\Z")
 _MAX_WORD = 900
 
 
+def _immutable(
+    content: bytes | bytearray | memoryview | os.PathLike[str] | IO[bytes],
+) -> bytes | os.PathLike[str] | IO[bytes]:
+    return bytes(content) if isinstance(content, (bytearray, memoryview)) else content
+
+
 @attrs.frozen
 class Attachment:
     """A file to attach, or an image for the HTML.
@@ -92,7 +98,7 @@ class Attachment:
     :raises InvalidMessage: the name or the type cannot be used, or there is no name.
     """
 
-    content: bytes | os.PathLike[str] | IO[bytes] = attrs.field(repr=False)
+    content: bytes | os.PathLike[str] | IO[bytes] = attrs.field(repr=False, converter=_immutable)
     name: str | None = None
     media_type: str | None = None
 
