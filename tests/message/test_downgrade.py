@@ -266,3 +266,8 @@ def test_a_letter_that_cannot() -> None:
     assert for_7_bits(message) is message
     message = prepared(itertools.repeat(b"\xff\r\n", 1_000_000))
     assert for_7_bits(message) is message
+
+
+def test_a_line_of_a_message_without_a_header_is_no_signature() -> None:
+    message = prepared(b"\r\nDKIM-Signature: a\r\n\r\n" + b"x" * 1200 + b"\r\n", complete=False)
+    assert content(message.with_broken_lines()).endswith(b"x\r\n " + b"x" * 202 + b"\r\n")
