@@ -301,41 +301,29 @@ def _address(value: object, what: str, file: str) -> str:
     return text
 
 
-_KEYS: dict[str, Callable[[object, str, str], Any]] = {
+_TYPES: dict[str, Callable[[object, str, str], Any]] = {
     "url": _url,
-    "user": _text,
-    "from": _text,
     "local-mail-to": _address,
-    "password": _text,
-    "password-file": _path,
-    "password-command": _texts,
-    "password-shell": _text,
-    "password-environment": _text,
     "bearer": _flag,
-    "oauth-provider": _text,
-    "oauth-token-url": _text,
-    "oauth-client-id": _text,
-    "oauth-client-secret-file": _path,
-    "oauth-auth-method": _text,
-    "oauth-refresh-token-file": _path,
-    "oauth-refresh-token-command": _texts,
-    "oauth-store-command": _texts,
-    "oauth-scope": _text,
-    "oauth-ca-file": _path,
-    "oauth-device-url": _text,
-    "oauth-authorization-url": _text,
-    "mechanisms": _texts,
-    "ca-file": _path,
-    "ca-directory": _path,
+    "dane": _flag,
     "fingerprint": _text_or_texts,
     "public-key": _text_or_texts,
-    "dane": _flag,
-    "name-servers": _texts,
-    "server-name": _text,
-    "minimum-tls-version": _text,
-    "client-certificate": _path,
-    "client-key": _path,
-    "client-key-password-file": _path,
-    "source-address": _text,
-    "ignore-extensions": _texts,
+    **dict.fromkeys(("mechanisms", "name-servers", "ignore-extensions"), _texts),
+}
+
+
+def _type_of(key: str) -> Callable[[object, str, str], Any]:
+    if key.endswith("-command"):
+        return _texts
+    if key.endswith(("-file", "ca-directory", "client-certificate", "client-key")):
+        return _path
+    return _TYPES.get(key, _text)
+
+
+# The fields of an account, and the keys that its field ``secret`` stands for.
+_KEYS = {
+    key: _type_of(key)
+    for field in Account._fields
+    if field not in {"name", "file"}
+    for key in (SECRETS if field == "secret" else [field.rstrip("_").replace("_", "-")])
 }
