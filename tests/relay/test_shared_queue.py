@@ -84,7 +84,7 @@ class _Leasing:
 
 
 def _lease(leased: LeasedMessage, term: LeaseTerm) -> LeasedMessage:
-    return attrs.evolve(leased, lease=Lease(1, 1, term))
+    return attrs.evolve(leased, lease=Lease(term=term))
 
 
 class Sharing:
