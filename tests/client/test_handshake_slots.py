@@ -8,7 +8,9 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from twisted_sendmail import TLSTrust
+from tests.client.certificates import NAME
+from tests.client.conftest import Net
+from twisted_sendmail import Cancelled, TLSTrust
 from twisted_sendmail.client.tls import MAX_HANDSHAKE_WAIT, MAX_HANDSHAKES, Handshake
 
 
@@ -103,3 +105,19 @@ def test_any_number_of_handshakes_that_end_at_once_pass_their_slot_on(clock: Clo
     slots[0].end()
     assert all(slot.begun for slot in [*waiting, last])
     assert [slot.running.called for slot in waiting] == [True] * 500
+
+
+def test_cancelling_a_message_whose_handshake_waits_is_an_error_with_a_transcript(net: Net) -> None:
+    others = [
+        Handshake(net.clock, net.trust, NAME, None, context=net.trust.context())
+        for _ in range(MAX_HANDSHAKES)
+    ]
+    for other in others:
+        _ = Deferred.fromCoroutine(other.__aenter__())
+    result = net.send(net.server())
+    assert not result.fired
+    result.deferred.cancel()
+    net.pump.run()
+    assert isinstance(result.error, Cancelled)
+    assert "EHLO client.example.org" in str(result.error.transcript)
+    assert net.link.over
