@@ -519,12 +519,15 @@ def test_an_original_recipient_that_cannot_be_shown_is_refused(escape: str) -> N
 
 @pytest.mark.parametrize(
     "kind",
-    ["mail", "rcpt", "data", "commit"],
+    ["mail", "rcpt", "data", "chunk", "commit"],
 )
-def test_a_421_by_whoever_decides_ends_the_session(kind: str) -> None:
-    talk = Talk(decide=refuse(kind, 421, "4.3.2 going down"))
-    said = talk.send(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nDATA\r\n.\r\nNOOP\r\n")
+@pytest.mark.parametrize("content", ["DATA\r\n\r\n.\r\n", "BDAT 2\r\n\r\nBDAT 0 LAST\r\n"])
+def test_a_421_by_whoever_decides_ends_the_session(kind: str, content: str) -> None:
+    talk = Talk(max_refusals=0, max_errors=0, decide=refuse(kind, 421, "4.3.2 going down"))
+    said = talk.send(f"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\n{content}NOOP\r\n")
     assert (said[-1], talk.over) == ("421 4.3.2 going down", True)
+    # The rest of the input must not reset the connection before the client has the 421.
+    assert talk.session.discarding
 
 
 # -- lines ----------------------------------------------------------------------------
@@ -858,6 +861,13 @@ def test_lmtp_gives_a_verdict_for_each_recipient() -> None:
     talk = lmtp(lambda method: verdicts if method == "commit" else None)
     talk.send("DATA\r\n")
     assert talk.send(".\r\n") == ["250 2.0.0 a has it", "452 4.2.2 b is full"]
+
+
+def test_a_421_for_one_recipient_of_lmtp_ends_the_session_after_all_verdicts() -> None:
+    verdicts = [Reply(421, ("4.3.2 going down",)), Reply(250, ("2.0.0 ok",))]
+    talk = lmtp(lambda method: verdicts if method == "commit" else None)
+    assert talk.send("DATA\r\n.\r\nNOOP\r\n")[1:] == ["421 4.3.2 going down", "250 2.0.0 ok"]
+    assert (talk.over, talk.session.discarding) == (True, True)
 
 
 def test_lmtp_says_one_verdict_for_all_as_often_as_there_are_recipients() -> None:

@@ -370,8 +370,9 @@ class ServerSession:
 
     def _hang_up(self, reply: Reply) -> None:
         """End the session although the client has not asked for it, and may be sending."""
-        self.discarding = self.state is not ServerState.CLOSED
-        self.close(reply)
+        if self.state is not ServerState.CLOSED:
+            self.discarding = True
+            self.close(reply)
 
     def _between_messages(self) -> bool:
         return self.state in _BETWEEN_MESSAGES and self._chunk is None
@@ -397,7 +398,7 @@ class ServerSession:
 
     def _error(self, reply: Reply) -> None:
         """Refuse what cannot be read or is out of order."""
-        self._send_reply(reply)
+        _ = self._send_answer(reply)
         self._errors += 1
         if self._errors > self.settings.max_errors:
             self._hang_up(_reply(421, "4.7.0 Too many errors"))
@@ -845,12 +846,10 @@ class ServerSession:
     def _chunk_ended(self) -> None:
         refusal, reader = self._chunk_refusal, self._reader
         self._chunk = self._chunk_refusal = None
-        if refusal is not None and refusal.code == 421:
-            self._hang_up(refusal)
-        elif refusal is not None or reader is None:
+        if refusal is not None or reader is None:
             self._error(refusal or _reply(503, "5.5.1 No transaction"))
         elif (refusal := reader.refusal) is not None:
-            self._send_reply(refusal)
+            _ = self._send_answer(refusal)
         else:
             self._send_reply(_reply(250, f"2.0.0 {reader.size} octets received"))
             self.state = ServerState.CHUNKS
@@ -896,14 +895,14 @@ class ServerSession:
             replies = answer
         self.state = _READY
         self._forget()
-        accepted = False
         for reply in replies:
             self._send_reply(reply)
-            accepted = accepted or reply.code < 400
-        if reply.code == 421:
+        codes = [reply.code for reply in replies]
+        if 421 in codes:
+            # A client of LMTP awaits the replies for the other recipients too.
             self.discarding = True
-            self.end(reply.lines[0])
-        elif accepted:
+            self.end(replies[codes.index(421)].lines[0])
+        elif min(codes) < 400:
             self._messages += 1
             self._idle = self._excess = 0
         else:
