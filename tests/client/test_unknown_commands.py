@@ -9,10 +9,11 @@ import pytest
 
 from tests.client.certificates import NAME
 from tests.client.conftest import BODY, Net
-from tests.client.scripted_server import ScriptedServer
+from tests.client.scripted_server import CLOSE, SILENT, ScriptedServer
 from tests.deferreds import Result
 from twisted_sendmail import (
     AllRecipientsRefused,
+    Cancelled,
     ChunkingFailure,
     DeliveryInDoubt,
     Envelope,
@@ -101,6 +102,23 @@ def test_it_is_in_doubt_when_something_was_accepted_after_that(
     assert (statuses(result.error), result.error.transient) == ([IN_DOUBT], False)
     assert (net.endpoint.attempts, server.lost) == (1, 1)
     assert "ignore-extensions" in str(result.error)
+
+
+@pytest.mark.parametrize("then", ["554 5.7.1 no", "421 4.3.2 no", CLOSE, SILENT])
+def test_what_was_accepted_before_is_in_the_report_when_the_new_connection_fails(
+    net: Net, then: Any
+) -> None:
+    offers = {"secure": (*OFFERS, "LIMITS RCPTMAX=1", "AUTH PLAIN")}
+    first = net.server({"BDAT_LAST#2": "502 5.5.1 what?"}, **offers)
+    second = net.server({"GREETING": then})
+    result = net.send(first, second, recipients=["b@example.net", "c@example.net"])
+    if then is SILENT:
+        result.deferred.cancel()
+        net.pump.run()
+        assert isinstance(result.error, Cancelled)
+    assert [each.status for each in result.report.outcomes] == [ACCEPTED, UNTOUCHED]
+    assert (result.error.in_doubt, result.error.transient) == (False, False)
+    assert net.endpoint.attempts == 2
 
 
 def test_a_content_that_is_read_once_is_not_sent_again(net: Net) -> None:

@@ -325,7 +325,13 @@ async def send_job(
                 return job.join(replace(report, outcomes=(), error=ended))
             if reconnect is None or report.accepted:
                 return job.join(report)
-            protocol = await reconnect()
+            try:
+                protocol = await reconnect()
+            except SendmailError as error:
+                end = job.result(error)
+                if isinstance(end, DeliveryReport):
+                    return end  # an earlier transaction may have been accepted
+                raise
         if following is Following.AGAIN:
             job.message.rewind()
 
