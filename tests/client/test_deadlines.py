@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from zope.interface import implementer
 
 from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import DEAF, SILENT
@@ -216,3 +219,24 @@ def test_none_waits_for_ever(net: Net) -> None:
     result.deferred.cancel()
     net.pump.run()
     assert result.fired == 1
+
+
+@implementer(IStreamClientEndpoint)
+class EarlyEndpoint:
+    """Builds the protocol before it connects, as an endpoint with a proxy in between may."""
+
+    def connect(self, factory: Any) -> Any:
+        factory.buildProtocol(None)
+        return Deferred()
+
+
+@pytest.mark.parametrize("seconds", [3, 11])
+def test_an_endpoint_that_builds_the_protocol_early_has_the_time_to_connect(
+    net: Net, seconds: float
+) -> None:
+    result = net.start(EarlyEndpoint(), timeouts=Timeouts(connect=seconds))
+    net.clock.advance(seconds - 0.1)
+    assert result.fired == 0
+    net.clock.pump([0.1, 0.1])
+    assert (1, "connect") == (result.fired, result.error.phase)
+    assert f"no connection to mx.example.net within {seconds} s" in str(result.error)

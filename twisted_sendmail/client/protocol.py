@@ -197,8 +197,8 @@ class SubmissionProtocol(Protocol):
         return f"<SubmissionProtocol {self.host}: {self.session.confirmed.value}>"
 
     def use_timer(self, timer: Timer) -> None:
-        """Use *timer*, which awaited the connection."""
-        self.timer, timer.late = timer, self._late
+        """Use *timer*, which awaits the connection, from :meth:`connectionMade` on."""
+        self.timer = timer
 
     # -- commands --------------------------------------------------------------------------
 
@@ -646,6 +646,8 @@ class SubmissionProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """See ``IProtocol``."""
+        # Not before: an endpoint may build the protocol long before it is connected.
+        self.timer.late = self._late
         transport = self.transport
         self._writer = SocketWriter(transport)
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
