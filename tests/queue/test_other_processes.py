@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -27,9 +30,6 @@ from tests.queue.messages import Observer, content_of, info_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail.queue import PIECE_SIZE, Pieces, wake
 from twisted_sendmail.queue.stored_queue import POLL_INTERVAL
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ALL = Selection()
 # Ids of the real time: two generators on a Clock that stands still make the same id now and then.
@@ -288,3 +288,36 @@ def test_ids_are_read_in_either_case_and_nothing_else_is_one() -> None:
         "_" * 12,
     ):
         assert id_number(wrong) is None
+
+
+@ensureDeferred
+async def test_a_command_leaves_the_log_to_the_relay_that_has_read_its_queue(
+    tmp_path: Path, reactor: Any
+) -> None:
+    """The locks of a process on a file end when it closes any descriptor of that file."""
+    directory = tmp_path / "queue"
+    queue = SQLiteQueue(reactor, directory)
+    await queue.open()
+    await take_in(queue, b"x")
+    # Opens the second connection of the relay.
+    await queue.totals()
+    log = directory / "queue.sqlite3-wal"
+    inode = log.stat().st_ino
+    assert await _listed(directory) == 1
+    assert log.stat().st_ino == inode
+    await take_in(queue, b"y")
+    assert await _listed(directory) == 2
+    await queue.close()
+
+
+async def _listed(directory: Path) -> int:
+    """Return the number of messages that the command lists in a process of its own."""
+    command = ["queue", "list", "--json", "--queue", str(directory)]
+    done = await deferToThread(
+        subprocess.run,
+        [str(Path(sys.executable).with_name("twisted-sendmail")), *command],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    return len(done.stdout.splitlines())

@@ -15,7 +15,7 @@ import os
 import pwd
 import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,9 +191,18 @@ def check_database(directory: Path, *, create: bool) -> Path:
     """
     path = directory / DATABASE
     try:
-        os.close(_open_private(path, create=create))
+        if create:
+            _create_private(path)
+        # Not by a descriptor: closing it would drop the locks of every connection of this process to
+        # the database (POSIX), and another process would then remove the log that they write to.
+        found = path.lstat()
+        _check_file(path, found)
+        if stat.S_IMODE(found.st_mode) != 0o600:
+            path.chmod(0o600)
     except FileNotFoundError:
         raise unusable(directory, "the directory holds no queue", "start the relay") from None
+    except OSError as e:
+        raise unusable(path, f"{e.strerror}", "make it a file of this user") from None
     for each in _OTHER_FILES:
         other = path.with_name(path.name + each)
         try:
@@ -205,17 +214,23 @@ def check_database(directory: Path, *, create: bool) -> Path:
     return path
 
 
-def _open_private(path: Path, *, create: bool) -> int:
-    """Open a file to read and write; return its descriptor. Its mode is 0600 now.
+def _create_private(path: Path) -> None:
+    """Create a file that is not there."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
+    with suppress(FileExistsError):
+        os.close(os.open(path, flags, 0o600))
 
-    :raises FileNotFoundError: it does not exist, and is not to be created.
+
+def _open_private(path: Path) -> int:
+    """Open a file to read and write, and create it if needed; return its descriptor.
+
+    Its mode is 0600 now.
+
     :raises QueueUnusable: it is not a regular file with one name, or cannot be made private.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_CREAT
     try:
         descriptor = os.open(path, flags, 0o600)
-    except FileNotFoundError:
-        raise
     except OSError as e:
         if path.is_symlink():
             raise _is_link(path) from None
@@ -267,7 +282,7 @@ class RelayLock:
         :raises QueueUnusable: the directory cannot hold a queue of this user.
         """
         check_directory(self._directory, create=True, root_may=False)
-        descriptor = _open_private(self._directory / LOCK, create=True)
+        descriptor = _open_private(self._directory / LOCK)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
