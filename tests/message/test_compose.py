@@ -478,7 +478,17 @@ def test_an_invitation_is_the_last_alternative(arguments: Any, expected: Any) ->
     assert part.get_content().splitlines() == INVITATION.splitlines()
 
 
-@pytest.mark.parametrize("calendar", ["", "Lunch at noon", INVITATION.replace("METHOD", "X-NONE")])
+@pytest.mark.parametrize(
+    "calendar",
+    [
+        "",
+        "Lunch at noon",
+        INVITATION.replace("METHOD", "X-NONE"),
+        # Letters beyond ASCII that are one of it in the other case.
+        INVITATION.replace("METHOD:REQUEST", "METHOD:REQUE\u017fT"),
+        INVITATION.replace("METHOD:REQUEST", "METHOD:\u212a"),
+    ],
+)
 def test_an_invitation_needs_a_method(calendar: str) -> None:
     with pytest.raises(InvalidInput, match="add METHOD:REQUEST for an invitation"):
         compose(sender="a@example.org", calendar=calendar)

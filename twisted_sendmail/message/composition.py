@@ -70,7 +70,7 @@ _CID_SCHEME = re.compile("cid:", re.IGNORECASE)
 _CID_IN_HTML = re.compile(r"""\b(?:src|background)\s*=\s*["']?\s*cid:([^"'\s>]+)""", re.IGNORECASE)
 # RFC 5545 sections 3.4 and 3.7.2.
 _CALENDAR = re.compile(r"\s*BEGIN:VCALENDAR\s", re.IGNORECASE)
-_METHOD = re.compile(r"^METHOD:([A-Z-]+)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_METHOD = re.compile(r"^METHOD:([A-Z-]+)[ \t]*\r?$", re.ASCII | re.IGNORECASE | re.MULTILINE)
 _URI = re.compile(r"[!-;=?-~]+\Z")
 # Fields that follow from the parts of the message, and that servers add.
 _NOT_GIVEN = re.compile(r"(?:mime-version|content-.*|received|return-path)\Z")
