@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.internet.task import LoopingCall
 from twisted.protocols.basic import Int16StringReceiver
 
 from tests.name_server import NameServer
@@ -359,6 +360,45 @@ async def test_an_answer_that_cannot_be_parsed_is_not_called_a_timeout(
         await DNSResolver(f"127.0.0.1:{number}").lookup(reactor, "mx.test", "TLSA")
     answer = await DNSResolver(f"127.0.0.1:{number}").lookup(reactor, "good.test", "TLSA")
     assert sorted(each.selector for each in answer.records) == [0, 1]
+    await udp.stopListening()
+    await tcp.stopListening()
+
+
+class _TrickleByTCP(Protocol):
+    """The first connection has a malformed answer, and those after it one that comes octet by octet."""
+
+    connections = 0
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        reply = _malformed(data[2:])
+        if type(self).connections == 1:
+            self.transport.write(len(reply).to_bytes(2, "big") + reply)
+        else:
+            _ = self._next.start(0.05)
+
+    def connectionMade(self) -> None:
+        type(self).connections += 1
+        self._next = LoopingCall(self.transport.write, b"\xff")
+
+    def connectionLost(self, reason: Any = None) -> None:
+        if self._next.running:
+            self._next.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_comes_octet_by_octet_takes_no_longer_than_a_query(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_lookup, "QUERY_TIMEOUT", 0.1)
+    monkeypatch.setattr(dns_lookup, "TCP_TIMEOUT", 1.0)
+    tcp = reactor.listenTCP(0, Factory.forProtocol(_TrickleByTCP), interface="127.0.0.1")
+    number = tcp.getHost().port
+    udp = reactor.listenUDP(number, _MalformedByUDP(), interface="127.0.0.1")
+    looking_up: Any = DNSResolver(f"127.0.0.1:{number}").lookup(reactor, "good.test", "TLSA")
+    with pytest.raises(ConnectFailed, match=r"TLSA records of good\.test cannot"):
+        await looking_up.addTimeout(10, reactor)
+    assert _TrickleByTCP.connections == 2
     await udp.stopListening()
     await tcp.stopListening()
 

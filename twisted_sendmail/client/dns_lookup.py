@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import time
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
@@ -181,14 +182,34 @@ def _what_parses(server: Any, request: Any, timeout: float) -> Any:
     import dns.message
     import dns.query
 
+    end = time.monotonic() + timeout
     with socket.create_connection((server.address, server.port), timeout) as connection:
         if (name := getattr(server, "hostname", None)) is not None:
             context = ssl.create_default_context()
             connection = context.wrap_socket(connection, server_hostname=name)  # noqa: PLW2901 - the same, by TLS
-        with connection, connection.makefile("rb") as stream:
+        with connection:
             _ = dns.query.send_tcp(connection, request)
-            size = int.from_bytes(stream.read(2), "big")
-            return dns.message.from_wire(stream.read(size), continue_on_error=True)
+            size = int.from_bytes(_received(connection, 2, end), "big")
+            answer = _received(connection, size, end)
+    return dns.message.from_wire(answer, continue_on_error=True)
+
+
+def _received(connection: socket.socket, size: int, end: float) -> bytes:
+    """Receive *size* octets until *end*, which octets that come slowly do not extend.
+
+    :raises OSError: they did not come.
+    """
+    octets = b""
+    while len(octets) < size:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer took too long")
+        connection.settimeout(left)
+        more = connection.recv(size - len(octets))
+        if not more:
+            raise ConnectionError("the answer is not complete")
+        octets += more
+    return octets
 
 
 def _parts(text: str) -> tuple[bool, str, int | None, str | None]:
