@@ -1,8 +1,8 @@
 """The SMTP server session: octets in, calls of a handler and octets out.
 
-**The model.**  A session is one connection's conversation without I/O, clock or Twisted.
+**The model.**  A session is the dialogue of one connection, without I/O, clock or Twisted.
 :meth:`ServerSession.receive` buffers octets.  :meth:`ServerSession.run` reads what is
-buffered, line by line and content piece by piece, and obeys each command before it reads
+buffered, line by line and content piece by piece, and executes each command before it reads
 the next.  The session decides everything that follows from the grammar (``command_parser``),
 from the order of commands (``server_states``) and from the settings: syntax errors, 503, 530,
 sizes, counts.  All other decisions are made by a :class:`ServerHandler`: ``mail``, ``rcpt``,
