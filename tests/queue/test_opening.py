@@ -16,7 +16,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from tests.names import QueueUnusable, Selection, SQLiteQueue, SQLiteStore
+from tests.names import QueueMissing, QueueUnusable, Selection, SQLiteQueue, SQLiteStore
 from tests.other_users import ALICE, as_user
 from tests.queue.failing_store import Choke, choked
 from tests.queue.messages import info_of, take_in
@@ -114,10 +114,10 @@ def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_command_makes_no_queue_where_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(QueueUnusable, match="the directory does not exist; start the relay"):
+    with pytest.raises(QueueMissing, match="the directory does not exist; start the relay"):
         SQLiteStore(tmp_path / "queue").open()
     (tmp_path / "queue").mkdir(0o700)
-    with pytest.raises(QueueUnusable, match="the directory holds no queue; start the relay"):
+    with pytest.raises(QueueMissing, match="the directory holds no queue; start the relay"):
         SQLiteStore(tmp_path / "queue").open()
     assert list((tmp_path / "queue").iterdir()) == []
 

@@ -124,6 +124,7 @@ class Store(ABC):
         :param create: create it if it does not exist.
         :param relay: for a relay, which leases messages.
         :param read_only: nothing is written.
+        :raises QueueMissing: it does not exist, and is not to be created.
         :raises QueueUnusable: the text names the cause and a remedy.
         """
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from twisted_sendmail.queue.errors import QueueBusy, QueueUnusable
+from twisted_sendmail.queue.errors import QueueBusy, QueueMissing, QueueUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +36,10 @@ WAKEUP = "wakeup"
 def unusable(path: Path, why: str, remedy: str) -> QueueUnusable:
     """Return the error for a queue at *path* that cannot be used."""
     return QueueUnusable(f"the queue {path} cannot be used", detail=why, remedy=remedy)
+
+
+def _missing(directory: Path, why: str, remedy: str) -> QueueMissing:
+    return QueueMissing(f"the queue {directory} cannot be used", detail=why, remedy=remedy)
 
 
 @attrs.frozen
@@ -130,7 +134,7 @@ def check_directory(directory: Path, *, create: bool, root_may: bool, narrow: bo
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         link, found = directory.lstat(), directory.stat()
     except FileNotFoundError:
-        raise unusable(
+        raise _missing(
             directory, "the directory does not exist", "start the relay, which creates it"
         ) from None
     except (FileExistsError, NotADirectoryError):
@@ -200,7 +204,7 @@ def check_database(directory: Path, *, create: bool) -> Path:
         if stat.S_IMODE(found.st_mode) != 0o600:
             path.chmod(0o600)
     except FileNotFoundError:
-        raise unusable(directory, "the directory holds no queue", "start the relay") from None
+        raise _missing(directory, "the directory holds no queue", "start the relay") from None
     except OSError as e:
         raise unusable(path, f"{e.strerror}", "make it a file of this user") from None
     for each in _OTHER_FILES:
