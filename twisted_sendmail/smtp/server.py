@@ -30,7 +30,7 @@ refusal of a line whose CRLF has not been read yet.
 - Any cutting of the octets gives the same replies and the same calls of the handler, except
   how content is divided among calls of ``chunk``.  There is one way to read octets.
 - A line ends with CRLF.  A line that holds another CR or LF, or is too long, is refused once,
-  as soon as that is certain, and skipped to its CRLF.  No part of it is obeyed.
+  as soon as that is certain, and skipped to its CRLF.  No part of it is executed.
 - Octets of a content or of a chunk are never read as commands.  Where the end of a chunk
   cannot be known (a BDAT that cannot be parsed), the session ends.
 - The client has to wait for the reply to DATA, AUTH and STARTTLS (RFC 2920 section 3.1).
@@ -300,7 +300,7 @@ class ServerSession:
         return self.state is _DATA or self._chunk is not None
 
     def run(self) -> bool:
-        """Read and obey what is buffered, as far as possible now.
+        """Read and execute what is buffered, as far as possible now.
 
         Returns True when there may be more to do: write ``output``, and call it again later, so that
         other connections have their turn.
