@@ -83,7 +83,7 @@ def test_without_the_authority_the_error_is_the_one_shown(play: tuple[Path, int]
     done = run(folder, f"smtp+starttls://alice@127.0.0.1:{port}")
     shown = (ROOT / "docs/tutorial/first-message.md").read_text("utf-8")
     (line,) = [line for line in shown.splitlines() if ": TLS refused at " in line]
-    assert line.replace(":2525:", f":{port}:") == done.stderr.splitlines()[-1]
+    assert line.replace(":2525:", f":{port}:") == done.stderr.rstrip().splitlines()[-1]
     assert done.returncode == 1
 
 
