@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.postgresql import database, pgbouncer, postgresql, postgresql_pair
+from tests.postgresql import database, own_postgresql, pgbouncer, postgresql, postgresql_pair
 
-__all__ = ["database", "pgbouncer", "postgresql", "postgresql_pair"]
+__all__ = ["database", "own_postgresql", "pgbouncer", "postgresql", "postgresql_pair"]
 
 # The same examples in each run, and no deadline: a test may not fail because a machine is busy.
 settings.register_profile(

@@ -478,9 +478,8 @@ def _send(pid: int, number: signal.Signals) -> None:
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    """A running server; every test of this process uses the same one."""
+@contextlib.contextmanager
+def _running() -> Iterator[PostgreSQL]:
     require("PostgreSQL", why_not())
     server = PostgreSQL()
     try:
@@ -489,6 +488,21 @@ def postgresql() -> Iterator[PostgreSQL]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A running server; every test of this process uses the same one."""
+    with _running() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgreSQL]:
+    """A running server for this test alone, with a database `mail`."""
+    with _running() as server:
+        server.create_database("mail")
+        yield server
 
 
 @pytest.fixture

@@ -426,36 +426,30 @@ def test_a_commit_is_looked_up_also_after_another_relay_took_over(
 
 
 def test_a_database_that_is_gone_is_reported_at_once_and_found_again(
-    monkeypatch: pytest.MonkeyPatch,
+    own_postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "FIRST_DELAY", 0.02)
-    server = PostgreSQL()
-    try:
-        server.start()
-        server.create_users()
-        server.create_database("mail")
-        with closing(Node(server.url("mail"))) as a:
-            a.put()
-            server.kill()
-            with _logged() as texts:
-                for _ in range(3):
-                    with pytest.raises(QueueError) as caught:
-                        a.put()
-                    assert caught.value.temporary
-                server.start()
-                wait_until(lambda: put_if_possible(a))
-            assert len(a.list()) == 2
-            # Once each, however long it took.
-            away, again = texts
-            assert "cannot be reached" in away
-            assert again.endswith(f"connected again, to 127.0.0.1:{server.port}")
-        # Settings that lose mail are refused.
-        server.configure("fsync = off")
-        server.reload()
-        with pytest.raises(QueueUnusable, match="fsync = off"):
-            Node(server.url("mail"))
-    finally:
-        server.remove()
+    server = own_postgresql
+    with closing(Node(server.url("mail"))) as a:
+        a.put()
+        server.kill()
+        with _logged() as texts:
+            for _ in range(3):
+                with pytest.raises(QueueError) as caught:
+                    a.put()
+                assert caught.value.temporary
+            server.start()
+            wait_until(lambda: put_if_possible(a))
+        assert len(a.list()) == 2
+        # Once each, however long it took.
+        away, again = texts
+        assert "cannot be reached" in away
+        assert again.endswith(f"connected again, to 127.0.0.1:{server.port}")
+    # Settings that lose mail are refused.
+    server.configure("fsync = off")
+    server.reload()
+    with pytest.raises(QueueUnusable, match="fsync = off"):
+        Node(server.url("mail"))
 
 
 def test_a_commit_counts_when_it_is_replicated(

@@ -334,33 +334,27 @@ def test_a_url_as_the_name_of_a_database_is_refused_unseen() -> None:
 
 @ensureDeferred
 async def test_a_relay_stops_in_one_line_while_the_database_does_not_answer(
-    monkeypatch: pytest.MonkeyPatch,
+    own_postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No thread waits for LISTEN without end: the reactor joins its threads when it stops."""
     from twisted.internet import reactor, threads
 
     monkeypatch.setattr(connection_module._Connection, "patience", 0.3)
     monkeypatch.setattr(connection_module, "ANSWER_TIMEOUT", 0.3)
-    server = PostgreSQL()
-    try:
-        server.start()
-        server.create_users()
-        server.create_database("mail")
-        url = server.url("mail", connect_timeout="2")
-        connection, _ = connection_module.connect(DatabaseAddress.parse(url), b"SELECT 1")
-        with closing(connection), _logged() as texts:
-            spool = PostgreSQLQueue(reactor, url)
-            await spool.open()
-            await until(reactor, lambda: spool._listener._connection is not None)
-            server.suspend()
-            listening = threads.deferToThread(connection.execute, b"LISTEN x")
-            with pytest.raises(TimeoutError):
-                await listening
-            await spool.close()
-            server.resume()
-        # The statement gets no answer, or the connection that replaces the lost one is not made.
-        failed = [t for t in texts if "an operation of the queue failed: the " in t]
-        assert failed
-        assert not any("\n" in t for t in texts)
-    finally:
-        server.remove()
+    server = own_postgresql
+    url = server.url("mail", connect_timeout="2")
+    connection, _ = connection_module.connect(DatabaseAddress.parse(url), b"SELECT 1")
+    with closing(connection), _logged() as texts:
+        spool = PostgreSQLQueue(reactor, url)
+        await spool.open()
+        await until(reactor, lambda: spool._listener._connection is not None)
+        server.suspend()
+        listening = threads.deferToThread(connection.execute, b"LISTEN x")
+        with pytest.raises(TimeoutError):
+            await listening
+        await spool.close()
+        server.resume()
+    # The statement gets no answer, or the connection that replaces the lost one is not made.
+    failed = [t for t in texts if "an operation of the queue failed: the " in t]
+    assert failed
+    assert not any("\n" in t for t in texts)

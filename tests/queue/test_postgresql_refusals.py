@@ -218,68 +218,52 @@ class Running:
 
 
 def test_a_server_that_takes_over_with_weaker_settings_gets_no_mail(
-    monkeypatch: pytest.MonkeyPatch,
+    own_postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "FIRST_DELAY", 0.01)
-    require("PostgreSQL", why_not())
-    made = PostgreSQL()
-    try:
+    made = own_postgresql
+    with closing(Node(made.url("mail"))) as relay:
+        relay.put()
+        made.stop()
+        made.configure("fsync = off")
         made.start()
-        made.create_users()
-        made.create_database("mail")
-        with closing(Node(made.url("mail"))) as relay:
+        with pytest.raises(QueueError, match="fsync = off") as caught:
             relay.put()
-            made.stop()
-            made.configure("fsync = off")
-            made.start()
-            with pytest.raises(QueueError, match="fsync = off") as caught:
-                relay.put()
-            assert caught.value.temporary
-            made.configure("full_page_writes = off")
-            made.reload()
-            time.sleep(0.1)
-            with _logged() as texts:
-                relay.put()
-                _end_connections(made, "mail")
-                relay.put()
-            # Once, and the missing standby was logged before.
-            assert 1 == len([text for text in texts if "full_page_writes = off" in text])
-            assert not any("no synchronous standby" in text for text in texts)
-            assert len(relay.list()) == 3
-    finally:
-        made.remove()
+        assert caught.value.temporary
+        made.configure("full_page_writes = off")
+        made.reload()
+        time.sleep(0.1)
+        with _logged() as texts:
+            relay.put()
+            _end_connections(made, "mail")
+            relay.put()
+        # Once, and the missing standby was logged before.
+        assert 1 == len([text for text in texts if "full_page_writes = off" in text])
+        assert not any("no synchronous standby" in text for text in texts)
+        assert len(relay.list()) == 3
 
 
 def test_the_reason_to_end_a_connection_is_named_while_the_server_is_away(
-    monkeypatch: pytest.MonkeyPatch,
+    own_postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "FIRST_DELAY", 0.01)
-    require("PostgreSQL", why_not())
-    made = PostgreSQL()
-    try:
-        made.start()
-        made.create_users()
-        made.create_database("mail")
-        with closing(Node(made.url("mail"))) as relay, _logged() as texts:
-            made.stop()
-            for _ in range(2):
-                with pytest.raises(QueueError, match="administrator command") as caught:
-                    relay.put()
-                assert caught.value.temporary
-            (line,) = texts
-            assert (
-                "Connection refused; the last connection ended: the database at 127.0.0.1: " in line
-            )
-            made.start()
-            time.sleep(0.1)
-            relay.put()
-            made.kill()
-            with pytest.raises(QueueError) as caught:
+    made = own_postgresql
+    with closing(Node(made.url("mail"))) as relay, _logged() as texts:
+        made.stop()
+        for _ in range(2):
+            with pytest.raises(QueueError, match="administrator command") as caught:
                 relay.put()
-            # A reason that is over is not named again.
-            assert "administrator command" not in str(caught.value)
-    finally:
-        made.remove()
+            assert caught.value.temporary
+        (line,) = texts
+        assert "Connection refused; the last connection ended: the database at 127.0.0.1: " in line
+        made.start()
+        time.sleep(0.1)
+        relay.put()
+        made.kill()
+        with pytest.raises(QueueError) as caught:
+            relay.put()
+        # A reason that is over is not named again.
+        assert "administrator command" not in str(caught.value)
 
 
 def test_a_full_disk_of_the_write_ahead_log_is_named_after_it_ended_the_server(
