@@ -929,13 +929,15 @@ class PooledConnection:
         protocol.hold()
         try:
             now = pool.reactor.seconds()
-            while self._current is None and self._in_window:
+            while True:
                 job = pool.take(self) if self._usable_at(now) else None
                 if job is None:
                     return
                 self.taken += 1
                 job.taken_at = now
                 self._begin(protocol, job)
+                if self._current is not None or not self._in_window:
+                    return
         finally:
             protocol.release()
             self._filling = False

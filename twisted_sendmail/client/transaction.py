@@ -230,9 +230,8 @@ class Transaction:
                 binary=message.binary,
                 extensions=extensions,
             ),
+            *[rcpt_command(each, offered, extensions) for each in message.envelope.recipients],
         ]
-        for recipient in message.envelope.recipients:
-            commands.append(rcpt_command(recipient, offered, extensions))  # noqa: PERF401 - one or two
         self._commands = commands
         if not (offered.chunking and offered.pipelining):
             self._next = Transaction._data_answered
