@@ -1,9 +1,9 @@
 """DNS queries, and which answers count as validated by DNSSEC.
 
-An answer counts as validated only if it has the AD bit (RFC 4035 section 3.2.3), and is that of a
-name server that was configured for this, and that is reached over the loopback interface or by TLS
-with a verified name: otherwise the answer could be changed on its way.  The queries are dnspython's, in daemon threads, for which
-a stop does not wait.
+An answer counts as validated only if it has the AD bit (RFC 4035 section 3.2.3), and is that of a name server
+that was configured for this, and that is reached over the loopback interface or by TLS with a verified name:
+otherwise the answer could be changed on its way. The queries are dnspython's, in daemon threads, for which a
+stop does not wait.
 """
 
 from __future__ import annotations
