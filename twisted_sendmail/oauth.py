@@ -44,7 +44,7 @@ from twisted_sendmail.extras import missing_extra
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import CredentialsUnavailable, Secret, Token, TokenSource
 from twisted_sendmail.secret_file import read_file
-from twisted_sendmail.secret_reader import Command, one_line, write_file
+from twisted_sendmail.secret_reader import SecretCommand, one_line, write_file
 from twisted_sendmail.shared_result import SharedResult
 from twisted_sendmail.smtp import (
     AuthenticationFailed,
@@ -1054,12 +1054,12 @@ class RefreshTokenCommands(RefreshTokenStore):
 
     def load(self) -> Deferred[str]:
         """Run the command that prints the token; 30 s at most."""
-        command = Command(self._load)
+        command = SecretCommand(self._load)
         return _read(self._reactor, command.run, command.kill)
 
     def save(self, token: str) -> Deferred[None]:
         """Run the command that stores the token; 30 s at most."""
-        line, command = Secret(f"{token}\n"), Command(self._save)
+        line, command = Secret(f"{token}\n"), SecretCommand(self._save)
 
         def save() -> None:
             _ = command.run(line.reveal().encode("utf-8"))
@@ -1091,7 +1091,7 @@ class CommandTokens(TokenSource):
 
         :raises CredentialsUnavailable: the command fails.
         """
-        command = Command(self._command)
+        command = SecretCommand(self._command)
         return _read(self._reactor, command.run, command.kill).addCallback(Token)
 
 

@@ -61,7 +61,12 @@ def write_file(path: Path, content: bytes) -> None:
         raise InvalidServer("a secret cannot be stored", detail=why, remedy=remedy) from None
 
 
-class Command:
+def shell_words(line: str) -> tuple[str, ...]:
+    """Return the words of the command that runs *line* in the shell."""
+    return "/bin/sh", "-c", line
+
+
+class SecretCommand:
     """A command that prints a secret, or reads one from its standard input.
 
     :param words: the program and its arguments.

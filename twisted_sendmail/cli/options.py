@@ -38,6 +38,7 @@ from twisted_sendmail.sasl import (
     certificate_only,
 )
 from twisted_sendmail.secret_file import check_secret_file, why_unreadable
+from twisted_sendmail.secret_reader import shell_words
 from twisted_sendmail.smtp import InvalidServer, full_url, printable, shown_url
 
 if TYPE_CHECKING:
@@ -147,13 +148,9 @@ def add_oauth_options(parser: ArgumentParser) -> None:
         --oauth-scope SCOPES    the scopes, instead of the provider's
         --oauth-ca-file FILE    trust these authorities (PEM) at the token endpoint instead of the system's
         """,
-        oauth_refresh_token_command={"type": _shell},
-        oauth_store_command={"type": _shell},
+        oauth_refresh_token_command={"type": shell_words},
+        oauth_store_command={"type": shell_words},
     )
-
-
-def _shell(line: str) -> tuple[str, ...]:
-    return "/bin/sh", "-c", line
 
 
 def add_password_options(parser: ArgumentParser | _ArgumentGroup) -> None:
@@ -471,7 +468,7 @@ def _token_source(args: Namespace, place: tuple[str, Any] | None) -> TokenSource
     from twisted_sendmail.oauth import CommandTokens, FileTokens
 
     if kind != "password-file":
-        return CommandTokens(reactor, _shell(where) if kind == "password-shell" else where)
+        return CommandTokens(reactor, shell_words(where) if kind == "password-shell" else where)
     readable = args.world_readable_secrets
     # An error of the file comes before the connection.
     _ = _from_file(where, world_readable=readable)
@@ -552,7 +549,7 @@ def _secret(args: Namespace, user: str, found: tuple[str, Any] | None) -> str:
     if kind == "password-file":
         return _from_file(place, world_readable=args.world_readable_secrets)
     if kind == "password-shell":
-        return _from_command(_shell(place))
+        return _from_command(shell_words(place))
     if kind == "password-command":
         return _from_command(place)
     if kind == "password-environment":

@@ -18,11 +18,11 @@ from twisted_sendmail.oauth import CommandTokens, FileTokens, OAuthSettings
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import CredentialsUnavailable, Secret
 from twisted_sendmail.secret_file import read_file
-from twisted_sendmail.secret_reader import Command, one_line, secret_text
+from twisted_sendmail.secret_reader import SecretCommand, one_line, secret_text, shell_words
 from twisted_sendmail.smtp import InvalidServer, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -92,17 +92,23 @@ class SecretSource:
         """
         return self._read(self._command())
 
-    def _read(self, command: Command | None) -> str:
+    def _read(self, command: SecretCommand | None) -> str:
         try:
             content = self._content() if command is None else command.run()
             return secret_text(content) if self.whole else one_line(content)
         except InvalidServer as e:
             raise InvalidValue(e.detail, e.remedy) from None
 
-    def _command(self) -> Command | None:
+    @property
+    def _words(self) -> Sequence[str] | None:
+        """The words of the command; None: no command prints the secret."""
         if self.kind == "shell":
-            return Command(["/bin/sh", "-c", self.place])
-        return Command(self.place) if self.kind == "command" else None
+            return shell_words(self.place)
+        return self.place if self.kind == "command" else None
+
+    def _command(self) -> SecretCommand | None:
+        words = self._words
+        return None if words is None else SecretCommand(words)
 
     def _content(self) -> bytes:
         if self.kind == "file":
@@ -141,14 +147,14 @@ class SecretSource:
 
         The environment does not change: what it holds is read for each connection only.
         """
+        words = self._words
+        if words is not None:
+            return CommandTokens(reactor, words)
         if self.kind == "environment":
             return self.provider(reactor)
         if self.kind == "credential":
             return FileTokens(reactor, _credential_path(self.place), world_readable=True)
-        if self.kind == "file":
-            return FileTokens(reactor, self.place, world_readable=self.world_readable)
-        shell = self.kind == "shell"
-        return CommandTokens(reactor, ["/bin/sh", "-c", self.place] if shell else self.place)
+        return FileTokens(reactor, self.place, world_readable=self.world_readable)
 
 
 def _credential_path(name: str) -> Path:
