@@ -33,7 +33,7 @@ SUBCOMMANDS = {
 
 
 def console() -> NoReturn:
-    """Return the entry point of the ``twisted-sendmail`` script."""
+    """Run the ``twisted-sendmail`` script, and exit with its status."""
     status: object
     try:
         status = main()

@@ -56,7 +56,7 @@ class QueueIds:
         return id_text(number)
 
     def go_beyond(self, number: int) -> None:
-        """Return no id up to *number*: it is in use, perhaps because a clock was ahead."""
+        """Issue no id up to *number*: it is in use, perhaps because a clock was ahead."""
         # A number close to the maximum was never generated: ignore it, so that new ids can be made.
         if number < (1 << 5 * LENGTH) - (1 << 40):
             self._last = max(self._last, number)

@@ -85,7 +85,7 @@ class Receiver:
         return None
 
     def abort(self) -> Awaitable[None] | None:
-        """Return the message will not be completed: remove what there is of it."""
+        """Remove what there is of the message, which will not be completed."""
         return None
 
 
@@ -226,7 +226,7 @@ class MessageHandler(ServerHandler):
         return self._ask(self._abort_refused, receiver.write, data)
 
     def commit(self) -> Reply | Sequence[Reply] | Pending | None:
-        """Return the end of the content: the receiver is released, and a commit is never aborted."""
+        """Commit the message, whose content is complete; the receiver is released, and a commit is never aborted."""
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return LOCAL_ERROR
